@@ -1,0 +1,185 @@
+//! Reads the entries of one mapping: each at most once, each of the right type, none unknown.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use crate::diagnostic::{Diagnostics, Span};
+use crate::document::{Node, Source, Spanned};
+use crate::flow::edge::bad_name;
+use crate::name::NameError;
+use crate::suggest;
+
+type Entries = [(Spanned<String>, Spanned<Node>)];
+
+/// The entries of a mapping, while they are read.
+pub(super) struct Fields<'a> {
+    source: &'a Source,
+    what: &'a str,
+    span: Span,
+    entries: &'a Entries,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The entries of `node`, which `what` names in messages.
+    pub(super) fn of(
+        source: &'a Source,
+        node: &'a Spanned<Node>,
+        what: &'a str,
+        found: &mut Diagnostics,
+    ) -> Option<Self> {
+        let Node::Map(entries) = &node.value else {
+            let message = format!("{what} must be a mapping, not {}", node.value.kind());
+            found.push(source.error("wrong-type", node.span, message));
+            return None;
+        };
+        Some(Self { source, what, span: node.span, entries, known: Vec::new() })
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn required(&mut self, key: &'static str, found: &mut Diagnostics) -> Option<&'a Spanned<Node>> {
+        let node = self.optional(key);
+        if node.is_none() {
+            let message = format!("{} needs the key `{key}`", self.what);
+            found.push(self.source.error("missing-key", Span::at(self.span.start), message));
+        }
+        node
+    }
+
+    /// The value of a key, if it is there and not empty.
+    pub(super) fn optional(&mut self, key: &'static str) -> Option<&'a Spanned<Node>> {
+        self.known.push(key);
+        let node = self.entries.iter().find(|(given, _)| given.value == key).map(|(_, node)| node);
+        node.filter(|node| node.value != Node::Null)
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub(super) fn finish(self, found: &mut Diagnostics) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.value.as_str())) {
+            let help = suggest::help(&key.value, self.known.iter().copied(), "known keys");
+            let message = format!("{} has no key `{}`", self.what, key.value);
+            found.push(self.source.error("unknown-key", key.span, message).help_if(help));
+        }
+    }
+
+    /// A text that is a name of some sort. A number such as `1.0` is shown as written.
+    pub(super) fn name<T: FromStr<Err = NameError>>(
+        &self,
+        node: &Spanned<Node>,
+        key: &str,
+        found: &mut Diagnostics,
+    ) -> Option<T> {
+        let text = match &node.value {
+            Node::Str(text) => text.clone(),
+            Node::Int(_) | Node::Float(_) => self.source.slice(node.span).to_owned(),
+            Node::Null | Node::Bool(_) | Node::Seq(_) | Node::Map(_) => {
+                self.wrong_type(node, key, "text", found);
+                return None;
+            }
+        };
+        match text.parse() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                found.push(bad_name(self.source, node.span, &error));
+                None
+            }
+        }
+    }
+
+    pub(super) fn text(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<String> {
+        let Node::Str(text) = &node.value else {
+            self.wrong_type(node, key, "text", found);
+            return None;
+        };
+        Some(text.clone())
+    }
+
+    pub(super) fn texts(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Vec<String>> {
+        self.list(node, key, found)?.iter().map(|item| self.text(item, key, found)).collect()
+    }
+
+    pub(super) fn list(
+        &self,
+        node: &'a Spanned<Node>,
+        key: &str,
+        found: &mut Diagnostics,
+    ) -> Option<&'a [Spanned<Node>]> {
+        list(self.source, node, key, found)
+    }
+
+    pub(super) fn mapping(&self, node: &'a Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<&'a Entries> {
+        let Node::Map(entries) = &node.value else {
+            self.wrong_type(node, key, "a mapping", found);
+            return None;
+        };
+        Some(entries)
+    }
+
+    pub(super) fn integer(
+        &self,
+        node: &Spanned<Node>,
+        key: &str,
+        range: RangeInclusive<i64>,
+        found: &mut Diagnostics,
+    ) -> Option<i64> {
+        let Node::Int(number) = node.value else {
+            self.wrong_type(node, key, "a whole number", found);
+            return None;
+        };
+        if !range.contains(&number) {
+            let message = format!("`{key}` must be {} to {}, not {number}", range.start(), range.end());
+            found.push(self.source.error("out-of-range", node.span, message));
+            return None;
+        }
+        Some(number)
+    }
+
+    pub(super) fn boolean(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Spanned<bool>> {
+        let Node::Bool(value) = node.value else {
+            self.wrong_type(node, key, "true or false", found);
+            return None;
+        };
+        Some(Spanned::new(value, node.span))
+    }
+
+    pub(super) fn choice<T: Copy>(
+        &self,
+        node: &Spanned<Node>,
+        key: &str,
+        choices: &[(&str, T)],
+        found: &mut Diagnostics,
+    ) -> Option<T> {
+        let text = self.text(node, key, found)?;
+        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if chosen.is_none() {
+            let names = choices.iter().map(|(name, _)| *name);
+            let help = suggest::help(&text, names, "it is one of");
+            let message = format!("`{text}` is not a value of `{key}`");
+            found.push(self.source.error("unknown-value", node.span, message).help_if(help));
+        }
+        chosen
+    }
+
+    pub(super) fn wrong_type(&self, node: &Spanned<Node>, key: &str, wanted: &str, found: &mut Diagnostics) {
+        wrong_type(self.source, node, key, wanted, found);
+    }
+}
+
+/// The items of a list.
+pub(super) fn list<'a>(
+    source: &Source,
+    node: &'a Spanned<Node>,
+    key: &str,
+    found: &mut Diagnostics,
+) -> Option<&'a [Spanned<Node>]> {
+    let Node::Seq(items) = &node.value else {
+        wrong_type(source, node, key, "a list", found);
+        return None;
+    };
+    Some(items)
+}
+
+fn wrong_type(source: &Source, node: &Spanned<Node>, key: &str, wanted: &str, found: &mut Diagnostics) {
+    let message = format!("`{key}` must be {wanted}, not {}", node.value.kind());
+    found.push(source.error("wrong-type", node.span, message));
+}

@@ -1,0 +1,114 @@
+//! From text to a typed [`Flow`], with every problem at once.
+//!
+//! A section that cannot be read does not hide the problems of the others. What no type can say (does the port exist, is
+//! there a cycle) is for [`super::plan`].
+
+mod configs;
+mod edges;
+mod fields;
+mod modules;
+
+use std::num::NonZeroUsize;
+
+use serde_json::{Map, Value};
+
+use self::fields::Fields;
+use super::spec::{About, ExecutionMode, FailStrategy, Flow, FlowMeta, Settings};
+use crate::catalog::Catalog;
+use crate::diagnostic::Diagnostics;
+use crate::document::{Node, Source, Spanned, parse};
+use crate::template::Context;
+
+/// Reads a flow document. There is a flow wherever its shape can be made out, so that [`super::plan`] can add its own
+/// findings; only if there are no errors among the findings is it right.
+#[must_use]
+pub fn load(source: &Source, catalog: &Catalog, context: &Context) -> (Option<Flow>, Diagnostics) {
+    let tree = match parse(source) {
+        Ok(tree) => tree,
+        Err(found) => return (None, found),
+    };
+    let mut found = Diagnostics::new();
+    let flow = document(source, &tree, catalog, context, &mut found);
+    (flow, found)
+}
+
+fn document(
+    source: &Source,
+    tree: &Spanned<Node>,
+    catalog: &Catalog,
+    context: &Context,
+    found: &mut Diagnostics,
+) -> Option<Flow> {
+    let mut top = Fields::of(source, tree, "a flow document", found)?;
+    let meta = top.required("flow", found);
+    let settings = top.optional("settings");
+    let modules = top.required("modules", found);
+    let connections = top.optional("connections");
+    top.finish(found);
+
+    let meta = meta.and_then(|node| self::meta(source, node, found));
+    let settings = settings.map_or(Some(Settings::default()), |node| self::settings(source, node, found));
+    let modules = modules.and_then(|node| modules::modules(source, node, catalog, context, found));
+    let edges = connections.map_or(Some(Default::default()), |node| edges::connections(source, node, found));
+    let (data_edges, control_edges) = edges?;
+    Some(Flow {
+        meta: meta?,
+        settings: settings?,
+        modules: modules?,
+        data_edges,
+        control_edges,
+        source: source.clone(),
+    })
+}
+
+fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<FlowMeta> {
+    let mut fields = Fields::of(source, node, "`flow`", found)?;
+    let name = fields.required("name", found).and_then(|node| fields.name(node, "name", found));
+    let version = fields.required("version", found).and_then(|node| fields.name(node, "version", found));
+    let authors = fields.required("authors", found).and_then(|node| fields.texts(node, "authors", found));
+    let created = fields.required("created", found).and_then(|node| fields.name(node, "created", found));
+    let desc = fields.optional("desc").and_then(|node| fields.text(node, "desc", found));
+    let labels = self::labels(&mut fields, found);
+    fields.finish(found);
+    let about = About { authors: authors?, created: created?, desc, labels };
+    Some(FlowMeta { name: name?, version: version?, about })
+}
+
+/// Names and plain values.
+fn labels(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Map<String, Value> {
+    let Some(node) = fields.optional("labels") else { return Map::new() };
+    let Some(entries) = fields.mapping(node, "labels", found) else { return Map::new() };
+    for (key, value) in entries {
+        if matches!(value.value, Node::Seq(_) | Node::Map(_)) {
+            fields.wrong_type(value, &key.value, "a plain value", found);
+        }
+    }
+    entries.iter().map(|(key, value)| (key.value.clone(), value.value.to_json())).collect()
+}
+
+fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<Settings> {
+    let mut fields = Fields::of(source, node, "`settings`", found)?;
+    let defaults = Settings::default();
+    let timeout = fields.optional("timeout").and_then(|node| fields.integer(node, "timeout", 1..=31_536_000, found));
+    let retries = fields.optional("retries").and_then(|node| fields.integer(node, "retries", 0..=3, found));
+    let threads = fields.optional("threads").and_then(|node| fields.integer(node, "threads", 1..=1024, found));
+    let strategies = [("halt", FailStrategy::Halt), ("continue", FailStrategy::Continue)];
+    let fail_strategy =
+        fields.optional("fail_strategy").and_then(|node| fields.choice(node, "fail_strategy", &strategies, found));
+    let modes = [
+        ("eager", ExecutionMode::Eager),
+        ("lazy", ExecutionMode::Lazy),
+        ("pandas", ExecutionMode::Eager),
+        ("dask", ExecutionMode::Lazy),
+    ];
+    let execution_mode =
+        fields.optional("execution_mode").and_then(|node| fields.choice(node, "execution_mode", &modes, found));
+    fields.finish(found);
+    Some(Settings {
+        timeout_s: timeout.map_or(defaults.timeout_s, i64::unsigned_abs),
+        retries: retries.and_then(|n| u8::try_from(n).ok()).unwrap_or(defaults.retries),
+        fail_strategy: fail_strategy.unwrap_or(defaults.fail_strategy),
+        execution_mode: execution_mode.unwrap_or(defaults.execution_mode),
+        threads: threads.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
+    })
+}

@@ -1,0 +1,89 @@
+//! The section `modules`.
+
+use std::collections::BTreeMap;
+
+use super::configs::{self, Configs};
+use super::fields::{Fields, list};
+use super::labels;
+use crate::catalog::Catalog;
+use crate::diagnostic::Diagnostics;
+use crate::document::{Node, Source, Spanned};
+use crate::flow::spec::{Isolation, Join, Misc, Module, ModuleName, NodeId};
+use crate::template::Context;
+
+/// Reads all modules. None if one of them is not even named: what follows would blame its edges.
+pub(super) fn modules(
+    source: &Source,
+    node: &Spanned<Node>,
+    catalog: &Catalog,
+    context: &Context,
+    found: &mut Diagnostics,
+) -> Option<Vec<Module>> {
+    let items = list(source, node, "modules", found)?;
+    if items.is_empty() {
+        found.push(source.error("no-modules", node.span, "the flow has no modules"));
+    }
+    let modules: Vec<Module> = items.iter().filter_map(|item| module(source, item, catalog, context, found)).collect();
+    let unique = duplicates(source, &modules, found);
+    Some(modules).filter(|modules| unique && modules.len() == items.len())
+}
+
+fn module(
+    source: &Source,
+    node: &Spanned<Node>,
+    catalog: &Catalog,
+    context: &Context,
+    found: &mut Diagnostics,
+) -> Option<Module> {
+    let mut fields = Fields::of(source, node, "a module", found)?;
+    let id = fields.required("id", found);
+    let id = id.and_then(|node| Some(Spanned::new(fields.name::<NodeId>(node, "id", found)?, node.span)));
+    let name = fields.required("name", found);
+    let name = name.and_then(|node| Some(Spanned::new(fields.name::<ModuleName>(node, "name", found)?, node.span)));
+    let given = fields.optional("configs");
+    let misc = fields.optional("misc");
+    let labels = labels(&mut fields, found);
+    fields.finish(found);
+
+    let misc = misc.map_or_else(Misc::default, |node| self::misc(source, node, found));
+    let name = name?;
+    let entry = catalog.get(name.value.as_str());
+    match entry {
+        None => found.push(catalog.unknown(source, &name)),
+        Some(entry) if !entry.kind.in_flows() => {
+            let message = format!("`{}` is a stage of pipelines ({}), not a module of flows", name.value, entry.kind);
+            found.push(source.error("wrong-kind", name.span, message));
+        }
+        Some(_) => {}
+    }
+    let id = id?;
+    let Configs { configs, spans, references } = configs::configs(source, &id, given, entry, context, found);
+    Some(Module { id, name, configs, spans, references, misc, labels })
+}
+
+/// True if there are none.
+fn duplicates(source: &Source, modules: &[Module], found: &mut Diagnostics) -> bool {
+    let mut seen: BTreeMap<String, &Module> = BTreeMap::new();
+    for module in modules {
+        let Some(first) = seen.insert(module.id.value.as_str().to_lowercase(), module) else { continue };
+        let message = format!("the id `{}` is given twice", module.id.value);
+        let line = first.id.span.start.line;
+        let help = format!("`{}` in line {line} has it; ids differ in more than their case", first.id.value);
+        found.push(source.error("duplicate-id", module.id.span, message).help(help));
+    }
+    seen.len() == modules.len()
+}
+
+fn misc(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Misc {
+    let Some(mut fields) = Fields::of(source, node, "`misc`", found) else { return Misc::default() };
+    let checkpoint = fields.optional("checkpoint").and_then(|node| fields.boolean(node, "checkpoint", found));
+    let joins = [("taken", Join::Taken), ("all", Join::All)];
+    let join = fields.optional("join");
+    let join = join.and_then(|node| Some(Spanned::new(fields.choice(node, "join", &joins, found)?, node.span)));
+    let isolations = [("none", Isolation::None), ("process", Isolation::Process)];
+    let isolation = fields.optional("isolation");
+    let isolation =
+        isolation.and_then(|node| Some(Spanned::new(fields.choice(node, "isolation", &isolations, found)?, node.span)));
+    fields.finish(found);
+    Misc { checkpoint, join, isolation }
+}

@@ -1,0 +1,241 @@
+//! A flow, wired: which modules form which sub flow, in which order, after what.
+//!
+//! A [`Plan`] is acyclic and complete: its only constructor sorts it, and that is reached from [`plan`], which reports
+//! all that is wrong with a flow, and from [`crate::flow::dag`], which reads what a plan was written to.
+
+mod assemble;
+mod control;
+mod globals;
+mod topology;
+mod unsupported;
+mod wiring;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::spec::{About, ExecutionMode, Flow, FlowName, ModuleName, NodeId, PortName, Settings, Version};
+use crate::catalog::{Catalog, ModuleEntry};
+use crate::diagnostic::Diagnostics;
+use crate::document::{Source, SpanMap};
+
+pub(super) use assemble::{ControlPart, Parts, Unsorted};
+
+/// The number of a sub flow: its place in [`Plan::sub_flows`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SubFlowId(pub(crate) usize);
+
+impl SubFlowId {
+    /// The place in [`Plan::sub_flows`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl fmt::Display for SubFlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A flow that can be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The name of the flow.
+    pub name: FlowName,
+    /// The version of the flow.
+    pub version: Version,
+    /// Who wrote the flow, when, what for.
+    pub about: About,
+    /// How to run it.
+    pub settings: Settings,
+    /// The document that the spans of the nodes belong to.
+    pub source: Source,
+    nodes: Vec<PlannedNode>,
+    data_edges: Vec<DataEdge>,
+    control_edges: Vec<ControlEdge>,
+    sub_flows: Vec<SubFlow>,
+}
+
+/// One module of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedNode {
+    /// Its id in the flow.
+    pub id: NodeId,
+    /// The module it is an instance of.
+    pub module: ModuleName,
+    /// That module, as the catalog described it.
+    pub entry: ModuleEntry,
+    /// Its configs, `required` and `optional` in one object. Templates are not filled in.
+    pub configs: Value,
+    /// Where the values of `configs` stand in the document.
+    pub spans: SpanMap,
+    /// Those of its globals that others read, as the module spells them.
+    pub wanted_globals: BTreeSet<String>,
+    /// What it can be selected by.
+    pub labels: Map<String, Value>,
+}
+
+/// A port of a planned module.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The module.
+    pub node: NodeId,
+    /// Its port, as the flow names it: `in_left` where the module declares `in*`.
+    pub port: PortName,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.node, self.port)
+    }
+}
+
+/// Data that goes from an output to an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataEdge {
+    /// The output.
+    pub from: Endpoint,
+    /// The input. No other edge feeds it.
+    pub to: Endpoint,
+}
+
+/// Control that goes from one sub flow to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlEdge {
+    /// The module it leaves.
+    pub from: NodeId,
+    /// The module it enters.
+    pub to: NodeId,
+    /// The sub flow it leaves.
+    pub from_sub_flow: SubFlowId,
+    /// The sub flow it enters.
+    pub to_sub_flow: SubFlowId,
+    /// Its rank, `Last` resolved.
+    pub order: u32,
+    /// What makes it fire.
+    pub trigger: Trigger,
+}
+
+/// What makes a control edge fire. Only what this version runs: [`plan()`] refuses the rest of
+/// [`super::spec::Condition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    /// The sub flow it leaves has succeeded.
+    Ok,
+}
+
+/// Modules that data joins, and which therefore run, fail and are retried as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubFlow {
+    /// Its number.
+    pub id: SubFlowId,
+    /// Its modules, each after those that feed it. There is at least one.
+    pub nodes: Vec<NodeId>,
+    /// The sub flows that must have ended before it starts. All have lower numbers.
+    pub after: BTreeSet<SubFlowId>,
+}
+
+/// Wires a flow.
+///
+/// # Errors
+/// All that is wrong with it at once. With a plan come warnings only.
+pub fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics), Diagnostics> {
+    assemble::plan(flow, catalog)
+}
+
+impl SubFlow {
+    /// Its name: the id of its first module.
+    #[must_use]
+    pub fn name(&self) -> &NodeId {
+        &self.nodes[0]
+    }
+}
+
+impl Plan {
+    /// All modules, each after those that feed it, otherwise as the document lists them.
+    #[must_use]
+    pub fn nodes(&self) -> &[PlannedNode] {
+        &self.nodes
+    }
+
+    /// One module of this plan.
+    ///
+    /// # Panics
+    /// If the id is another plan's.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> &PlannedNode {
+        let found = self.nodes.iter().find(|node| node.id == *id);
+        found.expect("an id of a plan names one of its modules")
+    }
+
+    /// All data edges, as the document lists them.
+    #[must_use]
+    pub fn data_edges(&self) -> &[DataEdge] {
+        &self.data_edges
+    }
+
+    /// The data edges that feed a module.
+    pub fn inputs_of<'a>(&'a self, id: &'a NodeId) -> impl Iterator<Item = &'a DataEdge> {
+        self.data_edges.iter().filter(move |edge| edge.to.node == *id)
+    }
+
+    /// The data edges that a module feeds.
+    pub fn outputs_of<'a>(&'a self, id: &'a NodeId) -> impl Iterator<Item = &'a DataEdge> {
+        self.data_edges.iter().filter(move |edge| edge.from.node == *id)
+    }
+
+    /// All control edges between sub flows, as the document lists them.
+    #[must_use]
+    pub fn control_edges(&self) -> &[ControlEdge] {
+        &self.control_edges
+    }
+
+    /// All sub flows, each after those it waits for.
+    #[must_use]
+    pub fn sub_flows(&self) -> &[SubFlow] {
+        &self.sub_flows
+    }
+
+    /// One sub flow of this plan.
+    ///
+    /// # Panics
+    /// If the id is another plan's.
+    #[must_use]
+    pub fn sub_flow(&self, id: SubFlowId) -> &SubFlow {
+        &self.sub_flows[id.0]
+    }
+
+    /// The sub flow that a module belongs to.
+    #[must_use]
+    pub fn sub_flow_of(&self, id: &NodeId) -> Option<&SubFlow> {
+        self.sub_flows.iter().find(|sub_flow| sub_flow.nodes.contains(id))
+    }
+
+    /// Sub flows that may run side by side, wave after wave.
+    #[must_use]
+    pub fn waves(&self) -> Vec<Vec<SubFlowId>> {
+        let mut depth: Vec<usize> = Vec::with_capacity(self.sub_flows.len());
+        let mut waves: Vec<Vec<SubFlowId>> = Vec::new();
+        for sub_flow in &self.sub_flows {
+            let wave = sub_flow.after.iter().map(|before| depth[before.0] + 1).max().unwrap_or(0);
+            depth.push(wave);
+            if waves.len() == wave {
+                waves.push(Vec::new());
+            }
+            waves[wave].push(sub_flow.id);
+        }
+        waves
+    }
+
+    /// Does every module hold its whole output before its readers start?
+    #[must_use]
+    pub fn is_eager(&self) -> bool {
+        self.settings.execution_mode == ExecutionMode::Eager
+    }
+}

@@ -1,0 +1,60 @@
+//! What the language has and this version does not run yet. Refused by name, so that nothing that a
+//! flow says is silently ignored.
+
+use crate::diagnostic::{Diagnostics, Span};
+use crate::document::Source;
+use crate::flow::spec::{Condition, Flow, Isolation, Join, Module};
+use crate::template::name_span;
+
+pub(super) fn check(flow: &Flow, found: &mut Diagnostics) {
+    for module in &flow.modules {
+        misc(module, &flow.source, found);
+        names(module, &flow.source, found);
+    }
+    for edge in &flow.control_edges {
+        if let Some(what) = condition(&edge.valve.value.condition) {
+            refuse(what, edge.valve.span, &flow.source, found);
+        }
+    }
+}
+
+fn misc(module: &Module, source: &Source, found: &mut Diagnostics) {
+    let misc = &module.misc;
+    if let Some(checkpoint) = misc.checkpoint.filter(|checkpoint| checkpoint.value) {
+        refuse("`checkpoint`", checkpoint.span, source, found);
+    }
+    if let Some(join) = misc.join.filter(|join| join.value == Join::All) {
+        refuse("`join: all`", join.span, source, found);
+    }
+    if let Some(isolation) = misc.isolation.filter(|one| one.value == Isolation::Process) {
+        refuse("`isolation: process`", isolation.span, source, found);
+    }
+}
+
+fn names(module: &Module, source: &Source, found: &mut Diagnostics) {
+    for (pointer, references) in &module.references {
+        let span = module.spans.value(pointer).unwrap_or(module.id.span);
+        let iter = references.iter.iter().map(|name| format!("iter.{name}"));
+        let secret = references.secret.iter().map(|name| format!("secret.{name}"));
+        for name in iter.chain(secret) {
+            let name = name.trim_end_matches('.').to_owned();
+            refuse(&format!("`{name}`"), name_span(source, span, &name), source, found);
+        }
+    }
+}
+
+fn condition(condition: &Condition) -> Option<&'static str> {
+    match condition {
+        Condition::Ok => None,
+        Condition::Error => Some("the condition `error`"),
+        Condition::Done => Some("the condition `done`"),
+        Condition::When(_) => Some("an expression as condition"),
+        Condition::Iterate { .. } => Some("`iterate`"),
+        Condition::Start { .. } => Some("`start`"),
+    }
+}
+
+fn refuse(what: &str, span: Span, source: &Source, found: &mut Diagnostics) {
+    let message = format!("{what} is not supported by this version of pype");
+    found.push(source.error("unsupported", span, message));
+}

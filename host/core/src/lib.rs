@@ -1,0 +1,28 @@
+//! Every decision of pype, and nothing that carries it out.
+//!
+//! A declared document goes through these rooms, in this order:
+//!
+//! 1. [`document`] parses YAML text into a tree in which every value knows its place.
+//! 2. [`catalog`] says which modules there are, their ports, globals and configs.
+//! 3. [`flow::load`] turns the tree into a typed [`flow::spec::Flow`], with every problem at once.
+//! 4. [`flow::plan`] wires the modules: sub flows, order, what waits for what.
+//! 5. [`flow::dag`] writes a plan to a job folder and reads it back.
+//! 6. [`run::scheduler`] decides, event by event, which sub flow runs next.
+//!
+//! [`template`] fills `{{ … }}` into configs, at load as far as the names are known and at run for
+//! the rest. [`diagnostic`] is what every room reports with.
+//!
+//! This crate opens no file, starts no task and knows neither polars nor a plugin library: text,
+//! catalogs and events are passed in.
+#![forbid(unsafe_code)]
+#![allow(clippy::result_large_err, reason = "a finding is large, and made once a document, not in a loop")]
+
+pub mod catalog;
+pub mod diagnostic;
+pub mod document;
+pub mod flow;
+pub mod name;
+pub mod run;
+pub mod template;
+
+mod suggest;

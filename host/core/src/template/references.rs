@@ -1,0 +1,142 @@
+//! Which names a template uses, found without running it.
+
+use std::collections::BTreeSet;
+
+use minijinja::{Environment, Error};
+
+use super::engine::{Leaf, environment};
+use super::globals::split_global;
+use crate::diagnostic::Span;
+use crate::document::Source;
+
+/// The free names of one template, sorted by whom they are asked of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Dotted, without `context.` before it; empty for the whole context.
+    pub context: BTreeSet<String>,
+    /// `env.*`.
+    pub env: BTreeSet<String>,
+    /// `iter.*`.
+    pub iter: BTreeSet<String>,
+    /// `secret.*`.
+    pub secret: BTreeSet<String>,
+    /// `moduleid__Var`, as written.
+    pub globals: BTreeSet<String>,
+    /// Names that are none of these.
+    pub unknown: BTreeSet<String>,
+}
+
+impl References {
+    /// The names that a text uses; none if it holds no template.
+    ///
+    /// # Errors
+    /// If the template is malformed: what is wrong, in words.
+    pub fn of_text(text: &str) -> Result<References, String> {
+        let environment = environment();
+        let Some(leaf) = Leaf::of(text, &environment) else { return Ok(References::default()) };
+        References::of(&environment, leaf).map_err(|error| words(&error))
+    }
+
+    /// The names that a bare expression uses.
+    ///
+    /// # Errors
+    /// If the expression is malformed: what is wrong, in words.
+    pub fn of_expression(text: &str) -> Result<References, String> {
+        References::of(&environment(), Leaf::Expression(text)).map_err(|error| words(&error))
+    }
+
+    pub(super) fn of(environment: &Environment<'static>, leaf: Leaf<'_>) -> Result<References, Error> {
+        let names = match leaf {
+            Leaf::Expression(text) => environment.compile_expression_owned(text)?.undeclared_variables(true),
+            Leaf::Text(text) => environment.template_from_str(text)?.undeclared_variables(true),
+        };
+        let builtin: BTreeSet<&str> = environment.globals().map(|(name, _)| name).collect();
+        let mut references = References::default();
+        for name in names {
+            if !builtin.contains(name.as_str()) {
+                references.sort_in(&name);
+            }
+        }
+        Ok(references)
+    }
+
+    /// Can it only be filled in when the flow runs?
+    #[must_use]
+    pub fn need_the_run(&self) -> bool {
+        let sets = [&self.env, &self.iter, &self.secret, &self.globals];
+        sets.iter().any(|set| !set.is_empty())
+    }
+
+    fn sort_in(&mut self, name: &str) {
+        let (space, rest) = name.split_once('.').unwrap_or((name, ""));
+        let set = match space {
+            "context" => &mut self.context,
+            "env" => &mut self.env,
+            "iter" => &mut self.iter,
+            "secret" => &mut self.secret,
+            _ if split_global(space).next().is_some() => {
+                self.globals.insert(space.to_owned());
+                return;
+            }
+            _ => {
+                self.unknown.insert(space.to_owned());
+                return;
+            }
+        };
+        set.insert(rest.to_owned());
+    }
+}
+
+/// Where a name stands in the templates of a leaf, on whichever of its lines; the whole leaf if it cannot be told.
+pub(crate) fn name_span(source: &Source, leaf: Span, name: &str) -> Span {
+    let text = source.slice(leaf);
+    let in_template = |at: &usize| {
+        let before = &text[..*at];
+        let opened = before.rfind("{{").max(before.rfind("{%"));
+        opened.is_some() && opened > before.rfind("}}").max(before.rfind("%}"))
+    };
+    let Some(at) = text.match_indices(name).map(|(at, _)| at).find(in_template) else { return leaf };
+    let start = leaf.start.after(&text[..at]);
+    Span { start, end: start.after(name) }
+}
+
+/// What is wrong with a bare expression, if anything is.
+pub(crate) fn expression_error(text: &str) -> Option<String> {
+    References::of_expression(text).err()
+}
+
+/// minijinja's message without the line it counts within the leaf.
+pub(super) fn words(error: &Error) -> String {
+    match error.detail() {
+        Some(detail) => detail.to_owned(),
+        None => error.kind().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_without_running() {
+        let found = References::of_text(
+            "{{ context.db.host }} {{ Src__Rows + 1 }} {% for i in range(3) %}{{ i }}{{ env.HOME }}{% endfor %} {{ oops }}",
+        );
+        let set = |name: &str| BTreeSet::from([name.to_owned()]);
+        let expected = References {
+            context: set("db.host"),
+            env: set("HOME"),
+            globals: set("Src__Rows"),
+            unknown: set("oops"),
+            ..References::default()
+        };
+        assert_eq!(found, Ok(expected));
+    }
+
+    #[test]
+    fn a_malformed_template_says_why() {
+        assert!(References::of_text("{{ a + }}").is_err());
+        assert!(References::of_text("{% if a %}").is_err());
+        assert_eq!(References::of_text("age > 18"), Ok(References::default()));
+    }
+}

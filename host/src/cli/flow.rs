@@ -1,0 +1,144 @@
+//! `pype validate` and `pype build`: what can be said of a flow without running it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use pype_core::diagnostic::Diagnostics;
+
+use super::Exit;
+use super::registry::RegistryChoice;
+use super::render::{Failure, Style, diagnostics, diagnostics_json, shown};
+use crate::prepare::{Given, PrepareError, Prepared, prepare};
+
+/// What the commands that read a flow have in common.
+#[derive(Args)]
+pub(crate) struct FlowArgs {
+    /// The flow's YAML file, or a job folder that `pype build` made.
+    pub(crate) flow: PathBuf,
+    /// Take `{{context.…}}` from context/<flow>_<ENV>.json beside the flow.
+    #[arg(long, value_name = "ENV")]
+    context: Option<String>,
+    /// Set one value of the context; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    registry: RegistryChoice,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// End with exit code 10 if there are warnings.
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
+}
+
+impl FlowArgs {
+    /// Loads and plans it; problems of the document are printed, and no plan comes of it.
+    pub(crate) fn prepare(&self, out: &mut dyn Write) -> Result<Option<Prepared>, Failure> {
+        let given = Given {
+            registry: self.registry.registry.clone(),
+            environment: self.context.clone(),
+            set: self.set.clone(),
+        };
+        match prepare(&self.flow, &given) {
+            Ok(prepared) => Ok(Some(prepared)),
+            Err(PrepareError::Invalid(found)) => {
+                self.print(&found, out)?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn print(&self, found: &Diagnostics, out: &mut dyn Write) -> Result<(), Failure> {
+        if self.json {
+            write!(out, "{}", diagnostics_json(found))?;
+        } else {
+            let stderr = std::io::stderr();
+            write!(stderr.lock(), "{}", diagnostics(found, Style::of(&stderr)))?;
+        }
+        Ok(())
+    }
+
+    /// The exit code of a flow that is valid.
+    pub(crate) fn exit(&self, prepared: &Prepared) -> Exit {
+        if self.deny_warnings && !prepared.warnings.is_empty() { Exit::Warnings } else { Exit::Ok }
+    }
+}
+
+/// Checks a flow without running it: every problem at once.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  pype validate flow.yaml
+  pype validate flow.yaml --context prod --json")]
+pub(crate) struct ValidateArgs {
+    #[command(flatten)]
+    flow: FlowArgs,
+}
+
+pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let args = &args.flow;
+    let Some(prepared) = args.prepare(out)? else { return Ok(Exit::Invalid) };
+    if args.json || !prepared.warnings.is_empty() {
+        args.print(&prepared.warnings, out)?;
+    }
+    if !args.json {
+        let (nodes, sub_flows) = (prepared.plan.nodes().len(), prepared.plan.sub_flows().len());
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        writeln!(
+            out,
+            "{} is valid: {nodes} module{} in {sub_flows} sub flow{}",
+            shown(&args.flow),
+            plural(nodes),
+            plural(sub_flows)
+        )?;
+    }
+    Ok(args.exit(&prepared))
+}
+
+/// Writes a flow's plan to a job folder, which runs without a registry.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  pype build flow.yaml           writes jobs/<flow name>/
+  pype run jobs/<flow name>      runs it")]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    flow: FlowArgs,
+    /// Where job folders go.
+    #[arg(long, value_name = "DIR", default_value = "jobs")]
+    out: PathBuf,
+}
+
+pub(crate) fn build(args: &BuildArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
+    if !prepared.warnings.is_empty() {
+        args.flow.print(&prepared.warnings, out)?;
+    }
+    let folder = crate::prepare::build(&prepared, &args.out)?;
+    if args.flow.json {
+        writeln!(out, "{}", serde_json::json!({ "job": folder }))?;
+    } else {
+        writeln!(out, "built {}\nrun it with: pype run {}", shown(&folder), shown(&folder))?;
+    }
+    Ok(args.flow.exit(&prepared))
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        let message = error.to_string();
+        match error {
+            PrepareError::Registry(error) => error.into(),
+            PrepareError::Invalid(_) => Self::invalid("invalid", message),
+            PrepareError::Io { .. } => Self::invalid("io", message).hint("check the path and its permissions"),
+            PrepareError::NoContext { .. } => {
+                Self::invalid("no-context", message).hint("write that file, or leave --context out")
+            }
+            PrepareError::Set { .. } => Self::invalid("bad-set", message).hint("for example: --set day=2025-01-15"),
+            PrepareError::NotAJob { .. } | PrepareError::Artifact { .. } => {
+                Self::invalid("bad-job", message).hint("make it again: pype build flow.yaml")
+            }
+        }
+    }
+}

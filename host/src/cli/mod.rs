@@ -1,0 +1,114 @@
+//! The command line: what a user types, what they see, and the exit code.
+//!
+//! Exit codes: 0 ok, 10 ok with warnings under `--deny-warnings`, 20 invalid, 30 failed, 40 timed out, 50 cancelled.
+
+mod flow;
+mod progress;
+mod registry;
+mod render;
+mod run;
+mod scaffold;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::loader;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Ok = 0,
+    /// All is well but for warnings, under `--deny-warnings`.
+    Warnings = 10,
+    /// What was given is not valid.
+    Invalid = 20,
+    /// It was valid, and failed.
+    Failed = 30,
+    /// It took too long.
+    TimedOut = 40,
+    /// The user stopped it.
+    Cancelled = 50,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[derive(Parser)]
+#[command(name = "pype", version, about = "Runs data flows that are declared in YAML, through plugins.", long_about = None)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "\
+First steps:
+  pype init hello                       make a project with a small flow
+  pype run hello/flows/hello/flow.yaml  run it
+  pype new-module my_mod --kind mod     make a plugin of your own
+
+Exit codes: 0 ok, 10 warnings (with --deny-warnings), 20 invalid, 30 failed, 40 timed out, 50 cancelled.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Validate(flow::ValidateArgs),
+    Build(flow::BuildArgs),
+    ListModules(registry::ListArgs),
+    Describe(registry::DescribeArgs),
+    RegisterModule(registry::RegisterArgs),
+    AutoRegister(registry::AutoRegisterArgs),
+    ClearRegistry(registry::ClearArgs),
+    NewModule(scaffold::NewModuleArgs),
+    Init(scaffold::InitArgs),
+    /// Describes a library in this process; the host runs it as a child.
+    #[command(name = "__describe", hide = true)]
+    DescribeHere {
+        path: PathBuf,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Invalid } else { Exit::Ok };
+            // The terminal may be gone: then nobody reads the exit code's reason either.
+            drop(error.print());
+            return exit.into();
+        }
+    };
+    let out = &mut std::io::stdout().lock();
+    let exit = match cli.command {
+        Command::Run(args) => run::run(&args, out),
+        Command::Validate(args) => flow::validate(&args, out),
+        Command::Build(args) => flow::build(&args, out),
+        Command::ListModules(args) => registry::list_modules(&args, out),
+        Command::Describe(args) => registry::describe(&args, out),
+        Command::RegisterModule(args) => registry::register_module(&args, out),
+        Command::AutoRegister(args) => registry::auto_register(&args, out),
+        Command::ClearRegistry(args) => registry::clear_registry(&args, out),
+        Command::NewModule(args) => scaffold::new_module(&args, out),
+        Command::Init(args) => scaffold::init(&args, out),
+        Command::DescribeHere { path } => {
+            writeln!(out, "{}", loader::describe_here(&path)).map(|()| Exit::Ok).map_err(Into::into)
+        }
+    };
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(failure) if failure.is_broken_pipe() => Exit::Ok.into(),
+        Err(failure) => {
+            let stderr = std::io::stderr();
+            // If standard error is gone, the exit code still tells.
+            drop(stderr.lock().write_all(failure.text(render::Style::of(&stderr)).as_bytes()));
+            failure.exit.into()
+        }
+    }
+}

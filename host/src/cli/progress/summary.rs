@@ -1,0 +1,73 @@
+//! The end of a run: the verdict, what was written, what failed, and what did not run and why.
+
+use std::path::Path;
+
+use pype_core::run::scheduler::{EndState, Verdict};
+
+use super::human;
+use super::view::{NodeState, View, state_word, verdict_word};
+use crate::cli::render::{self, Style, printable};
+
+pub(super) fn text(view: &View, style: Style) -> String {
+    let Some((verdict, seconds)) = view.ended else { return String::new() };
+    let colour = if verdict == Verdict::Succeeded { "1;32" } else { "1;31" };
+    let mut text = failures(view, style);
+    text.push_str(&not_run(view));
+    let word = style.paint(colour, verdict_word(verdict));
+    text.push_str(&format!("{} {word} in {} (run {})\n", view.flow, human::seconds(seconds), view.run_id));
+    text.push_str(&written(view));
+    text
+}
+
+fn failures(view: &View, style: Style) -> String {
+    let mut text = String::new();
+    for node in view.nodes() {
+        if let NodeState::Failed(failure) = &node.state {
+            text.push_str(&failure.text(style));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Sub flows that were never started, or were stopped, each with its reason.
+fn not_run(view: &View) -> String {
+    let rows: Vec<Vec<String>> = view
+        .sub_flows
+        .iter()
+        .filter_map(|one| match &one.ended {
+            Some(ended) if one.ran() && ended.state != EndState::Cancelled => None,
+            Some(ended) => {
+                let reason = ended.reason.clone().unwrap_or_else(|| "the run ended before its turn".to_owned());
+                Some(vec![format!("  {}", one.name), state_word(ended.state).to_owned(), printable(&reason)])
+            }
+            None => {
+                Some(vec![format!("  {}", one.name), "not run".to_owned(), "the run ended before its turn".to_owned()])
+            }
+        })
+        .collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("did not run to their end:\n{}\n", render::columns(&rows)),
+    }
+}
+
+/// Only what is there to stay: a sub flow that failed has committed nothing.
+fn written(view: &View) -> String {
+    let outputs = view.nodes().filter(|node| matches!(node.state, NodeState::Finished { .. }));
+    let rows: Vec<Vec<String>> = outputs
+        .flat_map(|node| node.written())
+        .map(|output| {
+            let rows = output.rows.map(human::rows).unwrap_or_default();
+            let bytes = output.bytes.map(human::bytes).unwrap_or_default();
+            vec![format!("  {}", place(&output.target)), rows, bytes]
+        })
+        .collect();
+    render::columns(&rows)
+}
+
+/// A file as a path, from here if it is below; anything else as its URI.
+fn place(uri: &str) -> String {
+    let path = uri.strip_prefix("file://").or_else(|| uri.strip_prefix("file:")).unwrap_or(uri);
+    printable(&render::shown(Path::new(path)))
+}

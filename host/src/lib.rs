@@ -1,0 +1,10 @@
+//! The pype host, as a library: load plugins, plan what is declared, run it. The binary `pype` is a thin shell around it.
+//!
+//! Arrows run one way: [`cli`] → [`prepare`] (load and plan, with `pype-core`) → [`run`] → [`loader`] → `pype-plugin`.
+
+pub mod cli;
+pub mod loader;
+pub mod observe;
+pub mod prepare;
+pub mod registry;
+pub mod run;

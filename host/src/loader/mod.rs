@@ -1,0 +1,76 @@
+//! From a path to a library whose modules can be opened.
+//!
+//! A library passes through these states, each with a file of its own:
+//!
+//! 1. *a file*: anything at all ([`describe`] asks a child process what it is, so a crashing one costs nothing);
+//! 2. *admitted* ([`cache`]): its digest is known, and a copy under that digest stands in the user's cache, where
+//!    nobody overwrites it while it is mapped;
+//! 3. *open* ([`open`]): mapped, its preamble, header and layout checked, its root taken. Never unloaded;
+//! 4. *ready* ([`Loader`]): told of the host's services, once.
+//!
+//! This module knows no flow and no registry file: it is given paths and digests.
+
+mod cache;
+mod describe;
+mod error;
+mod open;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pype_plugin::host::{HostServices, Library, LibraryFacts};
+
+pub use self::cache::{Admitted, Cache, Digest};
+pub use self::describe::{describe, describe_here};
+pub use self::error::LoadError;
+
+/// The digest of the library at `path`, which is then in the user's cache.
+///
+/// # Errors
+/// It cannot be read, or the cache cannot be written.
+pub fn digest(path: &Path) -> Result<Digest, LoadError> {
+    Cache::of_user()?.admit(path).map(|admitted| admitted.digest)
+}
+
+/// The libraries of this process. Each is loaded once, however many nodes use it.
+pub struct Loader<S> {
+    cache: Cache,
+    services: Arc<S>,
+    facts: LibraryFacts,
+    // Locked while a library loads: two nodes that need the same one must not both initialise it.
+    ready: Mutex<BTreeMap<Digest, Library>>,
+}
+
+impl<S: HostServices> Loader<S> {
+    /// A loader that tells each library `facts` and gives it `services` for what belongs to no node.
+    ///
+    /// # Errors
+    /// There is no place for the cache.
+    pub fn new(services: Arc<S>, facts: LibraryFacts) -> Result<Self, LoadError> {
+        Ok(Self { cache: Cache::of_user()?, services, facts, ready: Mutex::default() })
+    }
+
+    /// The library at `path`, loaded. With `expected`, only if its bytes are still those that were registered.
+    ///
+    /// # Errors
+    /// It changed, is no plugin for this host, or fails while it is initialised.
+    pub fn load(&self, path: &Path, expected: Option<&Digest>) -> Result<Library, LoadError> {
+        let admitted = self.cache.admit(path)?;
+        if let Some(expected) = expected.filter(|expected| **expected != admitted.digest) {
+            return Err(LoadError::Changed { path: path.to_owned(), registered: expected.clone() });
+        }
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = ready.get(&admitted.digest) {
+            return Ok(*library);
+        }
+        let library = open::open(path, &admitted.copy)?;
+        library.init(self.services.clone(), &self.facts).map_err(|error| LoadError::Plugin {
+            path: path.to_owned(),
+            doing: "was initialised",
+            error,
+        })?;
+        ready.insert(admitted.digest, library);
+        Ok(library)
+    }
+}

@@ -1,0 +1,5 @@
+//! The binary `pype`.
+
+fn main() -> std::process::ExitCode {
+    pype::cli::main()
+}

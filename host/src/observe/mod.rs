@@ -1,0 +1,3 @@
+//! What a running host lets see: one log, written by one thread.
+
+pub mod log;

@@ -1,0 +1,256 @@
+//! From what the user names, a flow file or a job folder, to a plan and where its libraries are.
+//!
+//! All problems of the document come at once, as diagnostics with places; problems of the surroundings (a file that cannot
+//! be read, no registry) are errors.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pype_core::diagnostic::Diagnostics;
+use pype_core::document::{self, Node, Source};
+use pype_core::flow::dag::{self, Artifacts};
+use pype_core::flow::load_and_plan;
+use pype_core::flow::plan::Plan;
+use pype_core::name::NodeId;
+use pype_core::template::{Context, SetError, parse_set};
+
+use crate::registry::{self, Registry, RegistryError};
+
+/// What the command line adds to a document.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--registry`.
+    pub registry: Option<PathBuf>,
+    /// `--context`: which file of the folder `context`.
+    pub environment: Option<String>,
+    /// `--set name=value`.
+    pub set: Vec<String>,
+}
+
+/// A plan that can be run.
+pub struct Prepared {
+    /// The plan.
+    pub plan: Plan,
+    /// What `{{context.…}}` stands for.
+    pub context: Context,
+    /// Relative paths in configs start here.
+    pub folder: PathBuf,
+    /// Where each node's library is.
+    pub libraries: BTreeMap<NodeId, PathBuf>,
+    /// What is odd, but no error.
+    pub warnings: Diagnostics,
+    /// The document itself.
+    pub source: Source,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The document has errors.
+    #[error("{} problems in the flow", .0.len())]
+    Invalid(Diagnostics),
+    /// A file cannot be read or written.
+    #[error("cannot {doing} `{}`: {source}", path.display())]
+    Io {
+        /// `read` or `write`.
+        doing: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no context of that name.
+    #[error("there is no context `{environment}`: `{}` is not there", path.display())]
+    NoContext {
+        /// What was asked for.
+        environment: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A `--set` is not understood.
+    #[error("--set {given}: {problem}")]
+    Set {
+        /// As given.
+        given: String,
+        /// Why.
+        problem: SetError,
+    },
+    /// The registry cannot be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A folder that is no job folder.
+    #[error("`{}` is not a job folder: {why}", path.display())]
+    NotAJob {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+    /// A job folder whose files cannot be used.
+    #[error("the job folder `{}` cannot be used: {problem}", path.display())]
+    Artifact {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        problem: dag::ArtifactError,
+    },
+}
+
+/// Loads and plans what is at `path`.
+///
+/// # Errors
+/// The document is not valid, or something around it cannot be read.
+pub fn prepare(path: &Path, given: &Given) -> Result<Prepared, PrepareError> {
+    if path.is_dir() { prepare_job(path, given) } else { prepare_flow(path, given) }
+}
+
+fn prepare_flow(path: &Path, given: &Given) -> Result<Prepared, PrepareError> {
+    let source = Source::new(path, read(path)?);
+    let folder = folder_of(path)?;
+    let registry = registry::find(given.registry.as_deref(), &folder)?;
+    let name = flow_name(&source)?;
+    let context = context(&folder, name.as_deref(), given)?;
+    let (plan, warnings) = load_and_plan(&source, &registry.catalog, &context).map_err(PrepareError::Invalid)?;
+    let libraries = libraries(&plan, &registry)?;
+    Ok(Prepared { plan, context, folder, libraries, warnings, source })
+}
+
+/// The name of the flow, before anything else of it is understood: its context file is named after it.
+fn flow_name(source: &Source) -> Result<Option<String>, PrepareError> {
+    let tree = document::parse(source).map_err(PrepareError::Invalid)?;
+    let child = |node: &Node, key: &str| match node {
+        Node::Map(entries) => entries.iter().find(|(k, _)| k.value == key).map(|(_, v)| v.value.clone()),
+        _ => None,
+    };
+    Ok(child(&tree.value, "flow").and_then(|flow| child(&flow, "name")).and_then(|name| match name {
+        Node::Str(name) => Some(name),
+        _ => None,
+    }))
+}
+
+fn context(folder: &Path, name: Option<&str>, given: &Given) -> Result<Context, PrepareError> {
+    let environment = given.environment.as_deref().unwrap_or("default");
+    let path = folder.join("context").join(format!("{}_{environment}.json", name.unwrap_or("flow")));
+    let mut context = if path.is_file() {
+        Context::from_json(&Source::new(&path, read(&path)?)).map_err(PrepareError::Invalid)?
+    } else if given.environment.is_some() {
+        return Err(PrepareError::NoContext { environment: environment.to_owned(), path });
+    } else {
+        Context::new()
+    };
+    for given in &given.set {
+        let wrong = |problem| PrepareError::Set { given: given.clone(), problem };
+        let (path, value) = parse_set(given).map_err(wrong)?;
+        context.set(&path, value).map_err(wrong)?;
+    }
+    Ok(context)
+}
+
+fn libraries(plan: &Plan, registry: &Registry) -> Result<BTreeMap<NodeId, PathBuf>, PrepareError> {
+    let of = |node: &pype_core::flow::plan::PlannedNode| {
+        Ok((node.id.clone(), registry::library_path(&node.entry, registry.folder())?))
+    };
+    plan.nodes().iter().map(of).collect()
+}
+
+fn read(path: &Path) -> Result<String, PrepareError> {
+    fs::read_to_string(path).map_err(|source| PrepareError::Io { doing: "read", path: path.to_owned(), source })
+}
+
+fn folder_of(path: &Path) -> Result<PathBuf, PrepareError> {
+    Ok(absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// Writes `prepared` to `<out>/<flow name>`, and returns that folder. Each file appears whole; contexts that are there stay.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn build(prepared: &Prepared, out: &Path) -> Result<PathBuf, PrepareError> {
+    let name = prepared.plan.name.as_str();
+    let job = absolute(&out.join(name))?;
+    let contexts = job.join("context");
+    fs::create_dir_all(&contexts).map_err(|source| writing(&contexts, source))?;
+    let Artifacts { dag, mut execution } = dag::to_artifacts(&prepared.plan);
+    execution["folder"] = relative(&prepared.folder, &job).to_string_lossy().into();
+    execution["libraries"] = serde_json::to_value(&prepared.libraries).expect("paths are text");
+    write(&job.join(format!("{name}.yaml")), &prepared.source.text)?;
+    write(&job.join(format!("{name}_dag.json")), &pretty(&dag))?;
+    write(&job.join(format!("{name}_execution_metadata.json")), &pretty(&execution))?;
+    let context = contexts.join(format!("{name}_default.json"));
+    if !context.exists() {
+        write(&context, &pretty(&serde_json::Value::Object(prepared.context.values().clone())))?;
+    }
+    Ok(job)
+}
+
+/// Reads a job folder back. Paths start from the folder that the flow stood in when it was built.
+fn prepare_job(job: &Path, given: &Given) -> Result<Prepared, PrepareError> {
+    let job = absolute(job)?;
+    let name = job_name(&job)?;
+    let dag = read(&job.join(format!("{name}_dag.json")))?;
+    let metadata = read(&job.join(format!("{name}_execution_metadata.json")))?;
+    let document = job.join(format!("{name}.yaml"));
+    let source = Source::new(&document, read(&document)?);
+    let plan = dag::from_artifacts(&dag, &metadata, source.clone())
+        .map_err(|problem| PrepareError::Artifact { path: job.clone(), problem })?;
+    let surroundings: Surroundings = serde_json::from_str(&metadata)
+        .map_err(|cause| PrepareError::NotAJob { path: job.clone(), why: cause.to_string() })?;
+    let context = context(&job, Some(&name), given)?;
+    Ok(Prepared {
+        plan,
+        context,
+        folder: job.join(surroundings.folder),
+        libraries: surroundings.libraries,
+        warnings: Diagnostics::new(),
+        source,
+    })
+}
+
+/// What a job folder keeps for the host beside the plan.
+#[derive(serde::Deserialize)]
+struct Surroundings {
+    folder: PathBuf,
+    libraries: BTreeMap<NodeId, PathBuf>,
+}
+
+fn job_name(job: &Path) -> Result<String, PrepareError> {
+    let files = fs::read_dir(job).map_err(|source| PrepareError::Io { doing: "read", path: job.to_owned(), source })?;
+    let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+    let mut jobs = names.filter_map(|name| name.strip_suffix("_dag.json").map(str::to_owned));
+    jobs.next().ok_or_else(|| PrepareError::NotAJob {
+        path: job.to_owned(),
+        why: "it holds no `…_dag.json`; pype build makes job folders".to_owned(),
+    })
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(value).expect("JSON values are JSON") + "\n"
+}
+
+fn write(path: &Path, text: &str) -> Result<(), PrepareError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        use std::io::Write;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|failed| failed.error)
+    });
+    written.map(drop).map_err(|source| writing(path, source))
+}
+
+fn writing(path: &Path, source: std::io::Error) -> PrepareError {
+    PrepareError::Io { doing: "write", path: path.to_owned(), source }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, PrepareError> {
+    std::path::absolute(path).map_err(|source| PrepareError::Io { doing: "find", path: path.to_owned(), source })
+}
+
+/// `to` as seen from `from`; both absolute.
+fn relative(to: &Path, from: &Path) -> PathBuf {
+    let common = to.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| std::path::Component::ParentDir);
+    let path: PathBuf = up.chain(to.components().skip(common)).collect();
+    if path.as_os_str().is_empty() { ".".into() } else { path }
+}

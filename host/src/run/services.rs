@@ -1,0 +1,196 @@
+//! What plugins ask of the host while a flow runs.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pype_core::name::NodeId;
+use pype_core::run::event::RunEvent;
+use pype_core::template::Globals;
+use pype_plugin::host::HostServices;
+use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result, SharedBatches};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::observe::log::{Level, Log, Record};
+
+/// A global is at most this large, as JSON.
+const GLOBAL_BYTES: usize = 64 * 1024;
+/// Progress is passed on at most this often.
+const PROGRESS_EVERY_MS: u64 = 100;
+
+/// Who hears of what happens in a run. Called from many threads; must not block for long.
+pub type Observer = Arc<dyn Fn(RunEvent) + Send + Sync>;
+
+/// What the nodes of one run share.
+pub struct Shared {
+    /// The log.
+    pub log: Log,
+    /// Who hears of events.
+    pub observer: Observer,
+    // Nodes of parallel sub flows set and read globals, each in a moment.
+    globals: Mutex<Globals>,
+    started: Instant,
+}
+
+impl Shared {
+    /// Nothing has happened yet.
+    pub fn new(log: Log, observer: Observer) -> Self {
+        Self { log, observer, globals: Mutex::default(), started: Instant::now() }
+    }
+
+    /// The globals so far.
+    pub fn globals(&self) -> Globals {
+        self.globals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Before another attempt: the node may set its globals again.
+    pub fn forget_globals(&self, node: &NodeId) {
+        self.globals.lock().unwrap_or_else(PoisonError::into_inner).forget(node.as_str());
+    }
+
+    /// Tells the observer.
+    pub fn tell(&self, event: RunEvent) {
+        (self.observer)(event);
+    }
+}
+
+/// The services of one node.
+pub(super) struct NodeServices {
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: NodeId,
+    pub(super) module: String,
+    pub(super) declared_globals: Vec<String>,
+    pub(super) cancel: CancellationToken,
+    pub(super) last_progress_ms: AtomicU64,
+}
+
+impl NodeServices {
+    fn declared(&self, name: &str) -> Result<&str> {
+        let found = self.declared_globals.iter().find(|declared| declared.eq_ignore_ascii_case(name));
+        found.map(String::as_str).ok_or_else(|| {
+            let message = format!("the module `{}` does not declare the global `{name}`", self.module);
+            Error::new(ErrorKind::Internal, "undeclared-global", message).hint("this is a fault in the plugin")
+        })
+    }
+}
+
+impl HostServices for NodeServices {
+    fn log_enabled(&self, level: u8, target: &str) -> bool {
+        self.shared.log.keeps(Level::from_number(level), target)
+    }
+
+    fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
+        let mut all = Map::new();
+        all.insert("module".to_owned(), self.module.as_str().into());
+        all.insert("node".to_owned(), self.node.as_str().into());
+        // Whose record it is, is for the host to say.
+        all.extend(fields_of(fields).into_iter().filter(|(name, _)| name != "module" && name != "node"));
+        self.shared.log.write(Record::now(Level::from_number(level), target, message, all));
+    }
+
+    fn set_global(&self, name: &str, value: Value) -> Result<()> {
+        let declared = self.declared(name)?;
+        let bytes = value.to_string().len();
+        if bytes > GLOBAL_BYTES {
+            let message = format!("the global `{name}` has {bytes} bytes; {GLOBAL_BYTES} are allowed");
+            return Err(Error::new(ErrorKind::Data, "global-too-large", message));
+        }
+        let mut globals = self.shared.globals.lock().unwrap_or_else(PoisonError::into_inner);
+        globals
+            .set(self.node.as_str(), declared, value.clone())
+            .map_err(|twice| Error::new(ErrorKind::Internal, "global-set-twice", twice.to_string()))?;
+        drop(globals);
+        self.shared.tell(RunEvent::Global { node: self.node.clone(), name: declared.to_owned(), value });
+        Ok(())
+    }
+
+    fn global(&self, name: &str) -> Option<Value> {
+        let (node, name) = name.split_once("__")?;
+        self.shared.globals.lock().unwrap_or_else(PoisonError::into_inner).get(node, name).cloned()
+    }
+
+    fn progress(&self, rows: u64, bytes: u64) {
+        let now = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.last_progress_ms.load(Ordering::Relaxed);
+        let due = now >= last + PROGRESS_EVERY_MS;
+        let ours = || self.last_progress_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if due && ours() {
+            self.shared.tell(RunEvent::NodeProgress { node: self.node.clone(), rows, bytes });
+        }
+    }
+
+    fn metric(&self, name: &str, value: f64) {
+        let fields = serde_json::json!({ "metric": name, "value": value }).to_string();
+        self.log(Level::Debug as u8, "pype::metric", name, fields.as_bytes());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    fn until_cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.cancel.clone().cancelled_owned()
+    }
+
+    fn register_artifact(&self, frame: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
+        let uri = format!("memory:{}", self.node);
+        async move { Ok(Artifact { n_rows: SharedBatches::read(&frame).await?.rows(), uri }) }
+    }
+}
+
+/// The services of a library, for what belongs to no node.
+pub struct LibraryServices {
+    log: Log,
+}
+
+impl LibraryServices {
+    /// Records go to `log`.
+    pub fn new(log: Log) -> Self {
+        Self { log }
+    }
+}
+
+impl HostServices for LibraryServices {
+    fn log_enabled(&self, level: u8, target: &str) -> bool {
+        self.log.keeps(Level::from_number(level), target)
+    }
+
+    fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
+        self.log.write(Record::now(Level::from_number(level), target, message, fields_of(fields)));
+    }
+
+    fn set_global(&self, name: &str, _: Value) -> Result<()> {
+        let message = format!("the global `{name}` can be set only while a node runs");
+        Err(Error::new(ErrorKind::Internal, "no-node", message))
+    }
+
+    fn global(&self, _: &str) -> Option<Value> {
+        None
+    }
+
+    fn progress(&self, _: u64, _: u64) {}
+
+    fn metric(&self, _: &str, _: f64) {}
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn until_cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+
+    fn register_artifact(&self, _: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
+        let error = Error::new(ErrorKind::Internal, "no-node", "artifacts are registered while a node runs");
+        std::future::ready(Err(error))
+    }
+}
+
+fn fields_of(json: &[u8]) -> Map<String, Value> {
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}

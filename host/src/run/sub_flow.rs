@@ -1,0 +1,219 @@
+//! One sub flow: its nodes in waves, then the commits of its sinks, then every close.
+//!
+//! The promise: a sink's rows become visible only after every node of the sub flow has done its work, and whatever was
+//! opened is closed, after success, failure and cancellation alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pype_core::catalog::ModuleKind;
+use pype_core::flow::plan::SubFlow;
+use pype_core::name::NodeId;
+use pype_core::run::event::{OutputInfo, RunEvent};
+use pype_plugin::host::Instance;
+use pype_plugin::{Commit, Error, ErrorKind, Result};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Job;
+use super::frames::{Frames, PortRows};
+use super::node::{self, Ran};
+
+/// How long a module may take to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a sub flow ended.
+pub(super) enum End {
+    Succeeded,
+    Failed { retryable: bool },
+    Cancelled,
+}
+
+/// Runs the sub flow to its end; every failure has been told to the observer.
+pub(super) async fn run(job: Arc<Job>, sub_flow: SubFlow, cancel: CancellationToken) -> End {
+    let mut attempt = Attempt {
+        job: &job,
+        sub_flow: &sub_flow,
+        // A failing node stops its neighbours, not the whole run.
+        cancel: cancel.child_token(),
+        opened: Vec::new(),
+        started: BTreeMap::new(),
+        committed: false,
+    };
+    let worked = attempt.work().await;
+    let committed = match worked {
+        Ok(()) if cancel.is_cancelled() => Err(Failure::cancelled()),
+        Ok(()) => attempt.commit().await,
+        Err(failure) => Err(failure),
+    };
+    let closed = attempt.close().await;
+    // What a sink has made visible once must not be written again.
+    let may_retry = !attempt.committed;
+    match committed.and(closed) {
+        Ok(()) => End::Succeeded,
+        Err(failure) if failure.error.kind == ErrorKind::Cancelled && cancel.is_cancelled() => End::Cancelled,
+        Err(failure) => {
+            let retryable = failure.error.retryable && may_retry;
+            job.failed(failure.node.as_ref(), failure.error);
+            if cancel.is_cancelled() { End::Cancelled } else { End::Failed { retryable } }
+        }
+    }
+}
+
+struct Failure {
+    node: Option<NodeId>,
+    error: Error,
+}
+
+impl Failure {
+    fn of(node: &NodeId) -> impl FnOnce(Error) -> Self {
+        let node = Some(node.clone());
+        move |error| Self { node, error }
+    }
+
+    fn cancelled() -> Self {
+        Self { node: None, error: Error::cancelled() }
+    }
+}
+
+struct Attempt<'a> {
+    job: &'a Arc<Job>,
+    sub_flow: &'a SubFlow,
+    cancel: CancellationToken,
+    opened: Vec<(NodeId, Instance)>,
+    started: BTreeMap<NodeId, Instant>,
+    /// Whether a sink has committed.
+    committed: bool,
+}
+
+impl Attempt<'_> {
+    /// Runs each node as soon as all that it reads from have run.
+    async fn work(&mut self) -> Result<(), Failure> {
+        let job = self.job.clone();
+        let mut frames = Frames::new(&job.plan, job.is_eager());
+        let mut waiting = self.waits();
+        let mut running = JoinSet::new();
+        let mut failure = None;
+        loop {
+            if failure.is_none() {
+                self.start_ready(&mut waiting, &mut frames, &mut running);
+            }
+            let Some(joined) = running.join_next().await else { break };
+            let (node, ran) = joined.map_err(|lost| Failure { node: None, error: lost_task(&lost) })?;
+            let Ran { instance, result } = ran;
+            self.opened.extend(instance.map(|instance| (node.clone(), instance)));
+            let given = match result {
+                Ok(outputs) => tokio::select! {
+                    biased;
+                    () = self.cancel.cancelled() => Err(Error::cancelled()),
+                    given = frames.give(&node, outputs) => given,
+                },
+                Err(error) => Err(error),
+            };
+            match given {
+                Ok(rows) => {
+                    self.finished_unless_sink(&node, rows);
+                    waiting.values_mut().for_each(|upstream| upstream.retain(|waited_for| *waited_for != node));
+                }
+                Err(error) => {
+                    self.cancel.cancel();
+                    // The first failure is the cause; the others were told to stop.
+                    failure.get_or_insert(Failure::of(&node)(error));
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// For each node, those of the sub flow it reads from.
+    fn waits(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let edges = self.job.plan.data_edges();
+        let upstream =
+            |node: &NodeId| edges.iter().filter(|edge| edge.to.node == *node).map(|e| e.from.node.clone()).collect();
+        self.sub_flow.nodes.iter().map(|node| (node.clone(), upstream(node))).collect()
+    }
+
+    fn start_ready(
+        &mut self,
+        waiting: &mut BTreeMap<NodeId, BTreeSet<NodeId>>,
+        frames: &mut Frames<'_>,
+        running: &mut JoinSet<(NodeId, Ran)>,
+    ) {
+        let ready: Vec<_> = waiting.extract_if(.., |_, upstream| upstream.is_empty()).map(|(node, _)| node).collect();
+        for node in ready {
+            self.job.shared.tell(RunEvent::NodeStarted { node: node.clone() });
+            self.started.insert(node.clone(), Instant::now());
+            let inputs = frames.take(&node);
+            let planned = self.job.plan.node(&node).clone();
+            let (job, cancel) = (self.job.clone(), self.cancel.clone());
+            running.spawn(async move { (node, node::run(job, planned, inputs, cancel).await) });
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), Failure> {
+        let sinks: Vec<_> = self.opened.iter().filter(|(node, _)| self.is_sink(node)).collect();
+        let mut committed = Vec::new();
+        let mut failure = None;
+        for (node, instance) in sinks {
+            match instance.commit().await {
+                Ok(commits) => committed.push((node.clone(), commits)),
+                Err(error) => {
+                    failure = Some(Failure::of(node)(error));
+                    break;
+                }
+            }
+        }
+        self.committed = !committed.is_empty();
+        for (node, commits) in committed {
+            self.finished(&node, commits.into_iter().map(output_of).collect());
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Closes everything, the last opened first; gives the first failure.
+    async fn close(&mut self) -> Result<(), Failure> {
+        let mut first = Ok(());
+        while let Some((node, instance)) = self.opened.pop() {
+            let closed = tokio::time::timeout(CLOSE_PATIENCE, instance.close()).await;
+            let closed = closed.unwrap_or_else(|_| Err(close_took_too_long()));
+            if let Err(error) = &closed {
+                tracing::warn!(node = node.as_str(), "the module did not close: {error}");
+            }
+            first = first.and(closed.map_err(Failure::of(&node)));
+        }
+        first
+    }
+
+    fn is_sink(&self, node: &NodeId) -> bool {
+        self.job.plan.node(node).entry.kind == ModuleKind::Sink
+    }
+
+    fn finished_unless_sink(&self, node: &NodeId, rows: Vec<PortRows>) {
+        if !self.is_sink(node) {
+            let outputs =
+                rows.into_iter().map(|PortRows { port, rows }| OutputInfo { target: port, rows, bytes: None });
+            self.finished(node, outputs.collect());
+        }
+    }
+
+    fn finished(&self, node: &NodeId, outputs: Vec<OutputInfo>) {
+        let rows = outputs.iter().map(|output| output.rows).sum::<Option<u64>>().filter(|_| !outputs.is_empty());
+        let bytes = outputs.iter().filter_map(|output| output.bytes).sum();
+        let seconds = self.started.get(node).map_or(0.0, |start| start.elapsed().as_secs_f64());
+        self.job.shared.tell(RunEvent::NodeFinished { node: node.clone(), rows, bytes, seconds, outputs });
+    }
+}
+
+fn output_of(Commit { rows, bytes, uri }: Commit) -> OutputInfo {
+    OutputInfo { target: uri.unwrap_or_default(), rows, bytes }
+}
+
+fn lost_task(lost: &tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "host-panicked", format!("the host failed while it ran a node: {lost}"))
+}
+
+fn close_took_too_long() -> Error {
+    let message = format!("it did not close within {} s", CLOSE_PATIENCE.as_secs());
+    Error::new(ErrorKind::TimedOut, "close-timed-out", message)
+}

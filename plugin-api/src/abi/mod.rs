@@ -1,0 +1,346 @@
+//! What crosses between host and plugin, byte for byte.
+//!
+//! This module alone names abi_stable and async-ffi; everything an author or the host sees is built on top of
+//! it. Three rules keep a plugin built today loading tomorrow:
+//!
+//! - [`Root`], [`InstanceVtable`], [`FrameVtable`] and [`HostVtable`] are *prefix types*: fields are only ever added
+//!   at their end, and a reader gets an `Option` for each field the other side may not have.
+//! - Every other struct here is frozen.
+//! - What needs to grow freely (descriptors, node facts, errors) crosses as JSON bytes.
+//!
+//! The first thing read from a library is its [`Preamble`], a plain C struct that stays as it is for ever, so that
+//! a plugin from another era is told apart before anything of abi_stable is touched.
+
+mod check;
+
+use std::ffi::c_void;
+
+pub use abi_stable::library::{
+    __call_root_module_loader, AbiHeaderRef, CheckTypeLayout, LibHeader, RootModule, RootModuleResult,
+};
+pub use abi_stable::prefix_type::{PrefixTypeTrait, WithMetadata};
+use abi_stable::sabi_types::VersionStrings;
+pub use abi_stable::staticref;
+pub use abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
+use abi_stable::{StableAbi, package_version_strings};
+pub use async_ffi::{FfiFuture, FutureExt};
+
+pub use self::check::{RootProblem, root};
+
+/// The API's version. A plugin runs on a host of the same major version.
+pub const API_MAJOR: u32 = if cfg!(feature = "__next-major") { 2 } else { 1 };
+/// Rises with every field or method that is added.
+pub const API_MINOR: u32 = if cfg!(feature = "__next-minor") { 1 } else { 0 };
+
+/// The symbol that every plugin exports, of type [`Preamble`].
+pub const PREAMBLE_SYMBOL: &str = "PYPE_PLUGIN";
+/// The first bytes of a [`Preamble`].
+pub const MAGIC: [u8; 16] = *b"pype-plugin-abi\n";
+
+/// Plain facts about a library, readable without trusting anything else in it. Never changes.
+#[repr(C)]
+pub struct Preamble {
+    /// [`MAGIC`].
+    pub magic: [u8; 16],
+    /// The plugin's [`API_MAJOR`].
+    pub api_major: u32,
+    /// The plugin's [`API_MINOR`].
+    pub api_minor: u32,
+    /// 1 when the library was compiled with `panic=abort`, 0 when panics unwind.
+    pub panic_abort: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The library's [`LibHeader`].
+    pub header: *const c_void,
+}
+
+// SAFETY: a preamble is immutable plain data; `header` points to a `'static`.
+unsafe impl Sync for Preamble {}
+
+impl Preamble {
+    /// The preamble of the library that `header` belongs to.
+    pub const fn new(header: &'static LibHeader) -> Self {
+        Self {
+            magic: MAGIC,
+            api_major: API_MAJOR,
+            api_minor: API_MINOR,
+            panic_abort: cfg!(panic = "abort") as u32,
+            reserved: 0,
+            header: std::ptr::from_ref(header).cast(),
+        }
+    }
+}
+
+/// JSON bytes: an [`Error`](crate::Error).
+pub type ErrorBytes = RVec<u8>;
+/// JSON bytes of the type that the field's documentation names.
+pub type Json = RVec<u8>;
+/// What every asynchronous entry returns. Only `'static` futures cross.
+pub type Task<T> = FfiFuture<RResult<T, ErrorBytes>>;
+
+/// An owned object of the other side: a pointer and the function that drops it.
+///
+/// The drop function contains panics; the object behind it is never touched by anybody but its own library.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(unsafe_opaque_fields)]
+pub struct Handle {
+    data: *mut c_void,
+    release: unsafe extern "C" fn(*mut c_void),
+}
+
+// SAFETY: `Handle::new` takes only `Send + Sync` values, and the release function may run on any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// Hands `value` out.
+    pub(crate) fn new<T: Send + Sync + 'static>(value: T) -> Self {
+        Self { data: Box::into_raw(Box::new(value)).cast(), release: crate::glue::release::<T> }
+    }
+
+    /// The value inside.
+    ///
+    /// # Safety
+    /// The handle was made by [`Handle::new`] with this very `T`, by this library.
+    pub(crate) unsafe fn get<T>(&self) -> &T {
+        // SAFETY: the caller says what is inside, and the handle owns it until it is dropped.
+        unsafe { &*self.data.cast::<T>() }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: `data` came from the `Box` that `release` frees, and a handle is dropped once.
+        unsafe { (self.release)(self.data) }
+    }
+}
+
+/// The root of a plugin library.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = RootRef, prefix_fields = RootPrefix)))]
+#[sabi(missing_field(option))]
+pub struct Root {
+    /// What is in the library: JSON of [`LibraryDescriptor`](crate::descriptor::LibraryDescriptor).
+    pub describe: extern "C" fn() -> RResult<Json, ErrorBytes>,
+    /// Called once after loading: the host's services for records that belong to no node, and JSON of
+    /// [`LibraryFacts`](crate::host::LibraryFacts).
+    pub init: extern "C" fn(Services, Json) -> RResult<(), ErrorBytes>,
+    /// Opens a module for one node.
+    #[sabi(last_prefix_field)]
+    pub open: extern "C" fn(OpenRequest) -> Task<Instance>,
+    /// A method that a next minor version adds.
+    #[cfg(feature = "__next-minor")]
+    pub greet: extern "C" fn() -> RString,
+    /// What a next major version would take away: the old meaning of a field.
+    #[cfg(feature = "__next-major")]
+    pub version_two: u64,
+}
+
+impl RootModule for RootRef {
+    abi_stable::declare_root_module_statics! {RootRef}
+    const BASE_NAME: &'static str = "pype_plugin";
+    const NAME: &'static str = "pype_plugin";
+    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+}
+
+/// What [`Root::open`] takes. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct OpenRequest {
+    /// The module's name, as described.
+    pub module: RString,
+    /// The node's configs: a JSON object.
+    pub config: Json,
+    /// JSON of [`NodeFacts`](crate::host::NodeFacts).
+    pub facts: Json,
+    /// The host's services for this node.
+    pub services: Services,
+}
+
+/// A module that was opened for a node. Frozen; its vtable grows.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Instance {
+    /// The module's state.
+    pub handle: Handle,
+    /// What can be done with it.
+    pub vtable: InstanceVtableRef,
+}
+
+/// The methods of an [`Instance`]. Kinds share them: which ones mean something is said at each.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = InstanceVtableRef, prefix_fields = InstanceVtablePrefix)))]
+#[sabi(missing_field(option))]
+pub struct InstanceVtable {
+    /// Source, mod, solo: runs, from the frames at the input ports to those at the output ports. Sink: writes what
+    /// arrived, and returns nothing.
+    pub run: extern "C" fn(&Handle, RVec<PortFrame>) -> Task<RVec<PortFrame>>,
+    /// Sink: makes what was written durable and visible. JSON: a list of [`Commit`](crate::Commit).
+    pub commit: extern "C" fn(&Handle) -> Task<Json>,
+    /// Ends the instance; awaited after success, failure and cancellation.
+    #[sabi(last_prefix_field)]
+    pub close: extern "C" fn(&Handle) -> Task<()>,
+    /// A field that a next minor version adds.
+    #[cfg(feature = "__next-minor")]
+    pub generation: extern "C" fn(&Handle) -> u32,
+}
+
+/// A frame at a port. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct PortFrame {
+    /// The port's name.
+    pub port: RString,
+    /// What arrives or leaves there.
+    pub frame: RawFrame,
+}
+
+/// Bulk data: a schema and a stream of Arrow batches. Frozen; its vtable grows.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RawFrame {
+    /// The frame's state.
+    pub handle: Handle,
+    /// What can be done with it.
+    pub vtable: FrameVtableRef,
+}
+
+/// The methods of a [`RawFrame`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = FrameVtableRef, prefix_fields = FrameVtablePrefix)))]
+#[sabi(missing_field(option))]
+pub struct FrameVtable {
+    /// The address of a static of the library that made the frame: who may take the inner value out.
+    pub origin: extern "C" fn(&Handle) -> usize,
+    /// The schema, a struct of the columns. The same at every call.
+    pub schema: extern "C" fn(&Handle) -> Task<ArrowSchema>,
+    /// The next batch, a struct array; none at the end.
+    pub next: extern "C" fn(&Handle) -> Task<ROption<ArrowArray>>,
+    /// Another frame with the same rows, where that costs nothing (a query not yet run, batches in memory).
+    pub try_clone: extern "C" fn(&Handle) -> ROption<Handle>,
+    /// Moves the inner value to `out` and returns true if its type is the one asked for. Only the library that
+    /// `origin` names may call it; both pointers are then of its own types.
+    #[sabi(last_prefix_field)]
+    pub take: unsafe extern "C" fn(&Handle, type_id: *const c_void, out: *mut c_void) -> bool,
+}
+
+/// The host's services for a node or a library. Frozen; its vtable grows.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Services {
+    /// The host's state.
+    pub handle: Handle,
+    /// What can be asked of it.
+    pub vtable: HostVtableRef,
+}
+
+/// The methods of [`Services`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = HostVtableRef, prefix_fields = HostVtablePrefix)))]
+#[sabi(missing_field(option))]
+pub struct HostVtable {
+    /// Whether a record of this level (1 error … 5 trace) and target would be kept.
+    pub log_enabled: extern "C" fn(&Handle, u8, RStr<'_>) -> bool,
+    /// A log record: level, target, message, and a JSON object of its other fields.
+    pub log: extern "C" fn(&Handle, u8, RStr<'_>, RStr<'_>, RSlice<'_, u8>),
+    /// Sets a declared global to a JSON value, once.
+    pub set_global: extern "C" fn(&Handle, RStr<'_>, RSlice<'_, u8>) -> RResult<(), ErrorBytes>,
+    /// The JSON value of `node__Name`, if it is set.
+    pub global: extern "C" fn(&Handle, RStr<'_>) -> ROption<Json>,
+    /// Rows and bytes done so far.
+    pub progress: extern "C" fn(&Handle, u64, u64),
+    /// A measurement.
+    pub metric: extern "C" fn(&Handle, RStr<'_>, f64),
+    /// Whether the run was cancelled.
+    pub cancelled: extern "C" fn(&Handle) -> bool,
+    /// Resolves when the run is cancelled.
+    pub until_cancelled: extern "C" fn(&Handle) -> FfiFuture<()>,
+    /// Keeps a frame in the host as an artifact. JSON of [`Artifact`](crate::Artifact).
+    #[sabi(last_prefix_field)]
+    pub register_artifact: extern "C" fn(&Handle, RawFrame) -> Task<Json>,
+}
+
+/// The C data interface's schema (<https://arrow.apache.org/docs/format/CDataInterface.html>).
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(unsafe_opaque_fields)]
+pub struct ArrowSchema {
+    /// The type, as a format string.
+    pub format: *const std::ffi::c_char,
+    /// The field's name.
+    pub name: *const std::ffi::c_char,
+    /// Binary-encoded key-value metadata.
+    pub metadata: *const std::ffi::c_char,
+    /// Dictionary-ordered 1, nullable 2, map keys sorted 4.
+    pub flags: i64,
+    /// How many children there are.
+    pub n_children: i64,
+    /// The children.
+    pub children: *mut *mut ArrowSchema,
+    /// The dictionary's value type.
+    pub dictionary: *mut ArrowSchema,
+    /// Frees what the producer owns; null once released.
+    pub release: Option<unsafe extern "C" fn(*mut ArrowSchema)>,
+    /// The producer's.
+    pub private_data: *mut c_void,
+}
+
+/// The C data interface's array (<https://arrow.apache.org/docs/format/CDataInterface.html>).
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(unsafe_opaque_fields)]
+pub struct ArrowArray {
+    /// Rows.
+    pub length: i64,
+    /// Nulls, −1 when not counted.
+    pub null_count: i64,
+    /// Rows to skip.
+    pub offset: i64,
+    /// How many buffers there are.
+    pub n_buffers: i64,
+    /// How many children there are.
+    pub n_children: i64,
+    /// The buffers.
+    pub buffers: *mut *const c_void,
+    /// The children.
+    pub children: *mut *mut ArrowArray,
+    /// The dictionary's values.
+    pub dictionary: *mut ArrowArray,
+    /// Frees what the producer owns; null once released.
+    pub release: Option<unsafe extern "C" fn(*mut ArrowArray)>,
+    /// The producer's.
+    pub private_data: *mut c_void,
+}
+
+// SAFETY: the C data interface lets a consumer move structures between threads and release them on any.
+unsafe impl Send for ArrowSchema {}
+// SAFETY: read-only once exported.
+unsafe impl Sync for ArrowSchema {}
+// SAFETY: as for the schema.
+unsafe impl Send for ArrowArray {}
+// SAFETY: as for the schema.
+unsafe impl Sync for ArrowArray {}
+
+impl Drop for ArrowSchema {
+    fn drop(&mut self) {
+        if let Some(release) = self.release {
+            // SAFETY: an unreleased structure is released once, by its owner.
+            unsafe { release(self) }
+        }
+    }
+}
+
+impl Drop for ArrowArray {
+    fn drop(&mut self) {
+        if let Some(release) = self.release {
+            // SAFETY: an unreleased structure is released once, by its owner.
+            unsafe { release(self) }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a library says about itself. Crosses as JSON, so it may grow freely.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a module does, which decides where it may stand in a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Kind {
+    /// Brings data in.
+    Source,
+    /// Turns data into other data.
+    Mod,
+    /// Takes data out.
+    Sink,
+    /// Works without data.
+    Solo,
+}
+
+/// A library and its modules.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LibraryDescriptor {
+    /// The crate's name.
+    pub name: String,
+    /// The crate's version.
+    pub version: String,
+    /// The API it was built for: `1.0`.
+    pub api_version: String,
+    /// The modules it exports.
+    pub modules: Vec<ModuleDescriptor>,
+}
+
+/// A module, as the registry keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModuleDescriptor {
+    /// Its name in flows.
+    pub name: String,
+    /// What it does.
+    pub kind: Kind,
+    /// Its version, the library's unless it says otherwise.
+    pub version: String,
+    /// One line.
+    pub description: String,
+    /// For grouping.
+    pub category: String,
+    /// Ports that data enters by; `in*` stands for any number of them.
+    pub input_ports: Vec<String>,
+    /// Ports that data leaves by.
+    pub output_ports: Vec<String>,
+    /// Globals it may set.
+    pub globals: Vec<String>,
+    /// Notable packages it is built on.
+    pub packages: Vec<String>,
+    /// The JSON Schema of its configs.
+    pub config_schema: Value,
+}

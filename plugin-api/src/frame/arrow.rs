@@ -1,0 +1,82 @@
+//! Frames of arrow-rs: record batches, with their schema's metadata.
+
+use std::mem::{ManuallyDrop, transmute_copy};
+
+use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
+use arrow_array::{Array, RecordBatch, RecordBatchOptions, StructArray};
+use arrow_data::ArrayData;
+use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
+
+use super::{Frame, Producer};
+use crate::abi::{ArrowArray, ArrowSchema};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Frame {
+    /// A frame of record batches of one schema.
+    ///
+    /// An iterator that blocks holds up the library's other work: make it in `Context::run_blocking`.
+    pub fn from_record_batches<I>(schema: SchemaRef, batches: I) -> Self
+    where
+        I: IntoIterator<Item = RecordBatch>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::new(RecordBatches { schema, batches: Box::new(batches.into_iter()) })
+    }
+
+    /// The schema of this frame, as arrow-rs has it.
+    ///
+    /// # Errors
+    /// The producer fails, or uses a type that arrow-rs does not know.
+    pub async fn arrow_schema(&self) -> Result<SchemaRef> {
+        let schema = self.schema().await?;
+        // SAFETY: both types are the C data interface's `ArrowSchema`, and producers keep its rules.
+        let schema = unsafe { &*std::ptr::from_ref(&schema).cast::<FFI_ArrowSchema>() };
+        Ok(Schema::try_from(schema)?.into())
+    }
+
+    /// The next batch of a frame of `schema`, from [`Frame::arrow_schema`].
+    ///
+    /// # Errors
+    /// The producer fails, or its batch is not of that schema.
+    pub async fn next_record_batch(&self, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
+        let Some(batch) = self.next().await? else { return Ok(None) };
+        // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
+        let batch: FFI_ArrowArray = unsafe { transmute_copy(&*ManuallyDrop::new(batch)) };
+        // SAFETY: producers keep the interface's rules.
+        let data = unsafe { from_ffi_and_data_type(batch, DataType::Struct(schema.fields().clone())) }?;
+        Ok(Some(record_batch(data, schema)?))
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(cause: ArrowError) -> Self {
+        Self::new(ErrorKind::Data, "arrow", cause.to_string())
+    }
+}
+
+/// Record batches as a frame gives them.
+pub struct RecordBatches {
+    schema: SchemaRef,
+    batches: Box<dyn Iterator<Item = RecordBatch> + Send>,
+}
+
+impl Producer for RecordBatches {
+    async fn schema(&mut self) -> Result<ArrowSchema> {
+        let schema = FFI_ArrowSchema::try_from(self.schema.as_ref())?;
+        // SAFETY: both types are the C data interface's `ArrowSchema`; ownership moves.
+        Ok(unsafe { transmute_copy(&*ManuallyDrop::new(schema)) })
+    }
+
+    async fn next(&mut self) -> Result<Option<ArrowArray>> {
+        let Some(batch) = self.batches.next() else { return Ok(None) };
+        let array = FFI_ArrowArray::new(&StructArray::from(batch).to_data());
+        // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
+        Ok(Some(unsafe { transmute_copy(&*ManuallyDrop::new(array)) }))
+    }
+}
+
+fn record_batch(data: ArrayData, schema: &SchemaRef) -> Result<RecordBatch> {
+    let rows = StructArray::from(data);
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), rows.columns().to_vec(), &options)?)
+}

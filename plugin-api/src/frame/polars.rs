@@ -1,0 +1,246 @@
+//! Frames of polars: a query that has not run, which neighbours of the same library extend, or its batches.
+
+use std::mem::{ManuallyDrop, transmute_copy};
+use std::sync::Arc;
+
+use polars::prelude::{
+    Column, CompatLevel, DataFrame, Engine, IntoLazy, LazyFrame, PlanCallback, PolarsError, PolarsResult, Schema,
+    SchemaExt, Series,
+};
+use polars_arrow::array::StructArray;
+use polars_arrow::datatypes::{ArrowDataType, Field};
+use polars_arrow::ffi;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::{Frame, Producer};
+use crate::abi::{ArrowArray, ArrowSchema};
+use crate::error::{Error, ErrorKind, Result};
+use crate::glue::contain;
+use crate::runtime::runtime;
+
+/// Batches that wait for their reader, at most.
+const BATCHES_AHEAD: usize = 2;
+
+impl From<LazyFrame> for Frame {
+    fn from(query: LazyFrame) -> Self {
+        Self::new(Query { query, schema: None, running: None })
+    }
+}
+
+impl From<DataFrame> for Frame {
+    fn from(frame: DataFrame) -> Self {
+        frame.lazy().into()
+    }
+}
+
+impl Frame {
+    /// The query that makes this frame, if it comes from this library; else a query over its rows, read into memory.
+    ///
+    /// # Errors
+    /// The frame fails, or holds a type that polars does not know.
+    pub async fn into_lazy(self) -> Result<LazyFrame> {
+        match self.take::<Query>() {
+            Ok(query) => Ok(query.query),
+            Err(foreign) => foreign.read().await.map(IntoLazy::lazy),
+        }
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// The frame fails, or holds a type that polars does not know.
+    pub async fn collect(self) -> Result<DataFrame> {
+        match self.take::<Query>() {
+            Ok(query) => {
+                blocking(move || query.query.collect_with_engine(Engine::Streaming).map(|done| done.unwrap_single()))
+                    .await
+            }
+            Err(foreign) => foreign.read().await,
+        }
+    }
+
+    async fn read(self) -> Result<DataFrame> {
+        let schema = self.schema().await?;
+        let field = import_schema(&schema)?;
+        let mut frame = DataFrame::empty_with_schema(&columns_of(&field)?);
+        while let Some(batch) = self.next().await? {
+            let batch = import_batch(batch, &field)?;
+            if frame.width() == 0 {
+                frame = DataFrame::empty_with_height(frame.height() + batch.height());
+            } else {
+                frame.vstack_mut_owned(batch)?;
+            }
+        }
+        Ok(frame)
+    }
+}
+
+impl From<PolarsError> for Error {
+    fn from(cause: PolarsError) -> Self {
+        let (kind, code) = match &cause {
+            PolarsError::ColumnNotFound(_) => (ErrorKind::Config, "unknown-column"),
+            PolarsError::SchemaFieldNotFound(_) | PolarsError::StructFieldNotFound(_) => {
+                (ErrorKind::Config, "unknown-field")
+            }
+            PolarsError::SQLInterface(_) | PolarsError::SQLSyntax(_) => (ErrorKind::Config, "sql"),
+            PolarsError::IO { .. } => (ErrorKind::Io, "io"),
+            _ => (ErrorKind::Data, "polars"),
+        };
+        Self::new(kind, code, cause.to_string())
+    }
+}
+
+/// A query, and once somebody reads it as batches, its run.
+struct Query {
+    query: LazyFrame,
+    schema: Option<Arc<Schema>>,
+    running: Option<Running>,
+}
+
+impl Query {
+    async fn resolved(&mut self) -> Result<Arc<Schema>> {
+        if let Some(schema) = &self.schema {
+            return Ok(schema.clone());
+        }
+        let mut query = self.query.clone();
+        let schema = blocking(move || query.collect_schema()).await?;
+        Ok(self.schema.insert(schema).clone())
+    }
+
+    /// Runs the query on a thread of its own, so that a stream which waits for its reader holds up nobody else.
+    fn start(&self) -> Result<Receiver<Step>> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
+        let query = self.query.clone();
+        let run = move || {
+            let batches = sender.clone();
+            let ran = contain(None, move || run_into(query, batches));
+            let end = match ran {
+                Ok(Ok(())) => Step::End,
+                Ok(Err(cause)) => Step::Failed(cause.into()),
+                Err(panicked) => Step::Failed(panicked),
+            };
+            // A reader that has gone needs no end.
+            sender.blocking_send(end).unwrap_or(());
+        };
+        std::thread::Builder::new().name("pype-stream".to_owned()).spawn(run)?;
+        Ok(receiver)
+    }
+}
+
+/// What a running query sends. A channel that closes without an end is a failure, never the end of the data.
+enum Step {
+    Batch(ArrowArray),
+    Failed(Error),
+    End,
+}
+
+/// A query that is read as batches.
+enum Running {
+    Open(Receiver<Step>),
+    Ended,
+}
+
+/// Runs the query; each of its frames goes to `batches` until the reader has gone.
+fn run_into(query: LazyFrame, batches: Sender<Step>) -> PolarsResult<()> {
+    let send = PlanCallback::new(move |frame: DataFrame| {
+        let mut chunks = export_chunks(frame).into_iter();
+        Ok(chunks.any(|chunk| batches.blocking_send(Step::Batch(chunk)).is_err()))
+    });
+    query.sink_batches(send, true, None)?.collect_with_engine(Engine::Streaming).map(drop)
+}
+
+impl Producer for Query {
+    async fn schema(&mut self) -> Result<ArrowSchema> {
+        Ok(export_schema(&*self.resolved().await?))
+    }
+
+    async fn next(&mut self) -> Result<Option<ArrowArray>> {
+        if self.running.is_none() {
+            self.running = Some(Running::Open(self.start()?));
+        }
+        let Some(Running::Open(receiver)) = &mut self.running else { return Ok(None) };
+        let step = receiver.recv().await;
+        if let Some(Step::Batch(batch)) = step {
+            return Ok(Some(batch));
+        }
+        self.running = Some(Running::Ended);
+        match step {
+            Some(Step::End) => Ok(None),
+            Some(Step::Failed(error)) => Err(error),
+            Some(Step::Batch(_)) | None => {
+                Err(Error::new(ErrorKind::Internal, "stream-lost", "the query's thread ended before its data did"))
+            }
+        }
+    }
+
+    fn try_clone(&self) -> Option<Self> {
+        Some(Self { query: self.query.clone(), schema: self.schema.clone(), running: None })
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> PolarsResult<T> + Send + 'static) -> Result<T> {
+    match runtime().spawn_blocking(move || contain(None, work)).await {
+        Ok(done) => Ok(done??),
+        Err(lost) => Err(Error::cancelled().caused_by(lost)),
+    }
+}
+
+fn export_schema(schema: &Schema) -> ArrowSchema {
+    let fields: Vec<Field> = schema.iter_fields().map(|field| field.to_arrow(CompatLevel::newest())).collect();
+    let schema = ffi::export_field_to_c(&Field::new("".into(), ArrowDataType::Struct(fields), false));
+    // SAFETY: both types are the C data interface's `ArrowSchema`; ownership moves.
+    unsafe { transmute_copy(&*ManuallyDrop::new(schema)) }
+}
+
+fn export_chunks(mut frame: DataFrame) -> Vec<ArrowArray> {
+    frame.align_chunks_par();
+    let chunks = frame.iter_chunks(CompatLevel::newest(), true);
+    chunks
+        .map(|batch| {
+            let fields = batch.schema().iter_values().cloned().collect();
+            let length = batch.height();
+            let array = StructArray::new(ArrowDataType::Struct(fields), length, batch.into_arrays(), None);
+            let array = ffi::export_array_to_c(array.boxed());
+            // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
+            unsafe { transmute_copy(&*ManuallyDrop::new(array)) }
+        })
+        .collect()
+}
+
+fn import_schema(schema: &ArrowSchema) -> Result<Field> {
+    // SAFETY: both types are the C data interface's `ArrowSchema`, and producers keep its rules.
+    Ok(unsafe { ffi::import_field_from_c(&*std::ptr::from_ref(schema).cast::<ffi::ArrowSchema>()) }?)
+}
+
+fn columns_of(field: &Field) -> Result<Schema> {
+    let ArrowDataType::Struct(fields) = field.dtype() else {
+        let message = format!("a frame's schema must be a struct, not {:?}", field.dtype());
+        return Err(Error::new(ErrorKind::Data, "bad-schema", message));
+    };
+    Ok(fields.iter().map(polars::prelude::Field::from).collect())
+}
+
+fn import_batch(batch: ArrowArray, field: &Field) -> Result<DataFrame> {
+    // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
+    let batch: ffi::ArrowArray = unsafe { transmute_copy(&*ManuallyDrop::new(batch)) };
+    // SAFETY: producers keep the interface's rules, and give arrays of the schema they gave.
+    let array = unsafe { ffi::import_array_from_c(batch, field.dtype().clone()) }?;
+    let height = array.len();
+    let rows = array
+        .as_any()
+        .downcast_ref::<StructArray>()
+        .ok_or_else(|| Error::new(ErrorKind::Data, "bad-batch", "a frame's batch must be a struct array"))?;
+    let columns = rows.fields().iter().zip(rows.values()).map(|(field, values)| {
+        // SAFETY: the array was imported with the field's type.
+        let series = unsafe {
+            Series::_try_from_arrow_unchecked_with_md(
+                field.name.clone(),
+                vec![values.clone()],
+                field.dtype(),
+                field.metadata.as_deref(),
+            )
+        };
+        series.map(Column::from)
+    });
+    Ok(DataFrame::new(height, columns.collect::<Result<Vec<_>, _>>()?)?)
+}

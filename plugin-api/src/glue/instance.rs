@@ -1,0 +1,217 @@
+//! One node's module behind the vtable: opened, run, closed, each call alone with its state.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::guard::Scoped;
+use super::slot::Slot;
+use super::{Scope, contain, task};
+use crate::abi::{
+    Handle, Instance, InstanceVtable, InstanceVtableRef, Json, OpenRequest, PortFrame, RVec, Task, WithMetadata,
+    staticref,
+};
+use crate::context::Context;
+use crate::descriptor::{Kind, ModuleDescriptor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::Frame;
+use crate::module::{Commit, Inputs, Mod, Outputs, Sink, Solo, Source};
+
+/// The four kinds seen as one: what the vtable needs.
+pub(crate) trait AnyModule: Sized + Send + 'static {
+    type Config: DeserializeOwned + JsonSchema + Send;
+
+    fn descriptor(library_version: &str) -> ModuleDescriptor;
+    fn open(config: Self::Config, ctx: &Context) -> impl Future<Output = Result<Self>> + Send;
+    fn run(&mut self, inputs: Inputs, ctx: &Context) -> impl Future<Output = Result<Outputs>> + Send;
+    fn commit(&mut self, _ctx: &Context) -> impl Future<Output = Result<Vec<Commit>>> + Send {
+        async { Ok(Vec::new()) }
+    }
+    fn close(&mut self, ctx: &Context) -> impl Future<Output = Result<()>> + Send;
+}
+
+pub(crate) struct AsSource<M>(M);
+pub(crate) struct AsMod<M>(M);
+pub(crate) struct AsSink<M>(M);
+pub(crate) struct AsSolo<M>(M);
+
+macro_rules! any_module {
+    ($wrapper:ident, $kind:ident, inputs: $inputs:expr, outputs: $outputs:expr, $($run:tt)*) => {
+        impl<M: $kind> AnyModule for $wrapper<M> {
+            type Config = M::Config;
+
+            fn descriptor(library_version: &str) -> ModuleDescriptor {
+                ModuleDescriptor {
+                    name: M::NAME.to_owned(),
+                    kind: Kind::$kind,
+                    version: M::VERSION.unwrap_or(library_version).to_owned(),
+                    description: M::DESCRIPTION.to_owned(),
+                    category: M::CATEGORY.to_owned(),
+                    input_ports: owned($inputs),
+                    output_ports: owned($outputs),
+                    globals: owned(M::GLOBALS),
+                    packages: owned(M::PACKAGES),
+                    config_schema: config_schema::<M::Config>(),
+                }
+            }
+
+            async fn open(config: M::Config, ctx: &Context) -> Result<Self> {
+                M::open(config, ctx).await.map($wrapper)
+            }
+
+            async fn close(&mut self, ctx: &Context) -> Result<()> {
+                self.0.close(ctx).await
+            }
+
+            $($run)*
+        }
+    };
+}
+
+any_module! { AsSource, Source, inputs: &[], outputs: M::OUTPUTS,
+    async fn run(&mut self, _inputs: Inputs, ctx: &Context) -> Result<Outputs> {
+        self.0.run(ctx).await
+    }
+}
+any_module! { AsMod, Mod, inputs: M::INPUTS, outputs: M::OUTPUTS,
+    async fn run(&mut self, inputs: Inputs, ctx: &Context) -> Result<Outputs> {
+        self.0.run(inputs, ctx).await
+    }
+}
+any_module! { AsSink, Sink, inputs: M::INPUTS, outputs: &[],
+    async fn run(&mut self, inputs: Inputs, ctx: &Context) -> Result<Outputs> {
+        self.0.write(inputs, ctx).await.map(|()| Outputs::new())
+    }
+
+    async fn commit(&mut self, ctx: &Context) -> Result<Vec<Commit>> {
+        self.0.commit(ctx).await
+    }
+}
+any_module! { AsSolo, Solo, inputs: &[], outputs: &[],
+    async fn run(&mut self, _inputs: Inputs, ctx: &Context) -> Result<Outputs> {
+        self.0.run(ctx).await.map(|()| Outputs::new())
+    }
+}
+
+/// Opens a module for the node that `request` tells of.
+pub(crate) fn open<M: AnyModule>(request: OpenRequest) -> Task<Instance> {
+    let OpenRequest { config, facts, services, .. } = request;
+    let facts = match serde_json::from_slice(&facts) {
+        Ok(facts) => facts,
+        Err(cause) => return task(Scope::None, async { Err(Error::from(cause)) }),
+    };
+    let context = Context::new(facts, services);
+    task(Some(context.clone()), async move {
+        let config = read_config::<M::Config>(&config)?;
+        let module = M::open(config, &context).await?;
+        let opened = Shared(Arc::new(Opened { module: Slot::new(module), context }));
+        Ok(Instance { handle: Handle::new(opened), vtable: Vtable::<M>::VTABLE })
+    })
+}
+
+/// An opened module. `close` empties the slot.
+struct Opened<M> {
+    module: Slot<M>,
+    context: Context,
+}
+
+/// What the handle and the futures made from it hold.
+struct Shared<M>(Arc<Opened<M>>);
+
+impl<M> Clone for Shared<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: AnyModule> Scoped for Shared<M> {
+    fn context(&self) -> Option<&Context> {
+        Some(&self.0.context)
+    }
+}
+
+impl<M: AnyModule> Shared<M> {
+    fn of(handle: &Handle) -> Self {
+        // SAFETY: only `open` pairs a handle with the vtable that calls this.
+        unsafe { handle.get::<Self>() }.clone()
+    }
+
+    async fn run(self, inputs: RVec<PortFrame>) -> Result<RVec<PortFrame>> {
+        let inputs = inputs.into_iter().map(|PortFrame { port, frame }| (port.into(), Frame::from_raw(frame)));
+        let mut module = self.0.module.lease()?;
+        let outputs = module.run(inputs.collect(), &self.0.context).await?;
+        Ok(outputs.into_iter().map(|(port, frame)| PortFrame { port: port.into(), frame: frame.into_raw() }).collect())
+    }
+
+    async fn commit(self) -> Result<Json> {
+        let mut module = self.0.module.lease()?;
+        let commits = module.commit(&self.0.context).await?;
+        Ok(serde_json::to_vec(&commits)?.into())
+    }
+
+    async fn close(self) -> Result<()> {
+        if self.0.module.is_gone() {
+            return Ok(());
+        }
+        // The module stays in its slot while `close` runs: a panic there must not drop it while it unwinds.
+        let mut module = self.0.module.lease()?;
+        let closed = module.close(&self.0.context).await;
+        drop(module);
+        let module = self.0.module.take();
+        let dropped = contain(Some(&self.0.context), || drop(module));
+        closed.and(dropped)
+    }
+}
+
+struct Vtable<M>(PhantomData<M>);
+
+impl<M: AnyModule> Vtable<M> {
+    staticref! {
+        const METHODS: WithMetadata<InstanceVtable> = WithMetadata::new(InstanceVtable {
+            run: Self::run,
+            commit: Self::commit,
+            close: Self::close,
+            #[cfg(feature = "__next-minor")]
+            generation: Self::generation,
+        });
+    }
+    const VTABLE: InstanceVtableRef = InstanceVtableRef(Self::METHODS.as_prefix());
+
+    extern "C" fn run(handle: &Handle, inputs: RVec<PortFrame>) -> Task<RVec<PortFrame>> {
+        let opened = Shared::<M>::of(handle);
+        task(opened.clone(), opened.run(inputs))
+    }
+
+    extern "C" fn commit(handle: &Handle) -> Task<Json> {
+        let opened = Shared::<M>::of(handle);
+        task(opened.clone(), opened.commit())
+    }
+
+    extern "C" fn close(handle: &Handle) -> Task<()> {
+        let opened = Shared::<M>::of(handle);
+        task(opened.clone(), opened.close())
+    }
+
+    #[cfg(feature = "__next-minor")]
+    extern "C" fn generation(_: &Handle) -> u32 {
+        crate::abi::API_MINOR
+    }
+}
+
+fn read_config<C: DeserializeOwned>(json: &[u8]) -> Result<C> {
+    serde_json::from_slice(json)
+        .map_err(|cause| Error::new(ErrorKind::Config, "bad-config", format!("the configs do not fit: {cause}")))
+}
+
+fn config_schema<C: JsonSchema>() -> Value {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<C>().to_value()
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}

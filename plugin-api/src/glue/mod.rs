@@ -1,0 +1,11 @@
+//! Where author code meets the boundary: generic functions, no generated code.
+//!
+//! Everything of an author's that runs, runs inside [`guard::contain`]: in the library's runtime, with the node's
+//! context at hand, and with panics turned into errors. Nothing unwinds out of this library.
+
+pub(crate) mod export;
+pub(crate) mod guard;
+pub(crate) mod instance;
+pub(crate) mod slot;
+
+pub(crate) use guard::{Scope, contain, release, task};

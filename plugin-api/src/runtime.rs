@@ -1,0 +1,50 @@
+//! The library's own tokio runtime.
+//!
+//! Every cdylib carries its own copy of tokio's statics, so a future made here finds no reactor when the host polls
+//! it. The glue enters this runtime around every poll, drop and entry. It starts at first use with one worker
+//! thread and is never dropped: libraries are never unloaded.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, EnterGuard, Handle};
+
+static RUNTIME: OnceLock<Handle> = OnceLock::new();
+static BLOCKING_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Fixes how many threads blocking work may use, if the runtime has not started yet.
+pub(crate) fn set_blocking_threads(threads: usize) {
+    BLOCKING_THREADS.store(threads, Ordering::Relaxed);
+}
+
+/// The runtime, started if it was not.
+pub(crate) fn runtime() -> &'static Handle {
+    RUNTIME.get_or_init(start)
+}
+
+/// Uses a runtime that is there already: the host's, in the host.
+pub(crate) fn adopt(handle: Handle) {
+    RUNTIME.get_or_init(|| handle);
+}
+
+/// Makes the runtime the current one until the guard is dropped.
+pub(crate) fn enter() -> EnterGuard<'static> {
+    runtime().enter()
+}
+
+fn start() -> Handle {
+    let threads = match BLOCKING_THREADS.load(Ordering::Relaxed) {
+        0 => std::thread::available_parallelism().map_or(4, |n| n.get() * 2),
+        threads => threads,
+    };
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(threads)
+        .thread_name("pype-plugin")
+        .enable_all()
+        .build()
+        .expect("the operating system lets a library start one thread");
+    let handle = runtime.handle().clone();
+    std::mem::forget(runtime);
+    handle
+}

@@ -1,0 +1,68 @@
+//! `aggregate_mod`: one row per group, or one for the whole table.
+
+use polars::prelude::*;
+use pype_plugin::prelude::*;
+
+use crate::options::Named;
+use crate::{columns, query, sql};
+
+pub(crate) struct AggregateMod {
+    group_by: Vec<String>,
+    aggregates: Vec<(String, Expr)>,
+    keep_order: bool,
+}
+
+/// What to group by and what to compute for each group.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The columns that make a group. Without any the whole table is one group.
+    #[serde(default)]
+    group_by: Vec<String>,
+    /// New columns and the SQL aggregates they hold: `{flights: COUNT(*), mean_delay: AVG(dep_delay)}`.
+    aggregates: Named<String>,
+    /// Keep the groups in the order in which they first appear. Otherwise their order is not defined.
+    #[serde(default)]
+    keep_order: bool,
+}
+
+impl Mod for AggregateMod {
+    const NAME: &'static str = "aggregate_mod";
+    const DESCRIPTION: &'static str = "Groups rows and computes SQL aggregates for each group";
+    const CATEGORY: &'static str = "Combine";
+    type Config = Config;
+
+    async fn open(config: Config, _ctx: &Context) -> Result<Self> {
+        let aggregates = config.aggregates.0.into_iter().map(|(name, text)| {
+            let expr = sql::expression(&format!("aggregates.{name}"), &text)?;
+            Ok((name, expr))
+        });
+        let aggregates: Vec<_> = aggregates.collect::<Result<_>>()?;
+        if aggregates.is_empty() && config.group_by.is_empty() {
+            let message = "give columns to `group_by`, `aggregates` to compute, or both";
+            return Err(Error::new(ErrorKind::Config, "nothing-to-aggregate", message));
+        }
+        Ok(Self { group_by: config.group_by, aggregates, keep_order: config.keep_order })
+    }
+
+    async fn run(&mut self, inputs: Inputs, ctx: &Context) -> Result<Outputs> {
+        let (group_by, aggregates, keep_order) = (self.group_by.clone(), self.aggregates.clone(), self.keep_order);
+        query::one_to_one(inputs, ctx, move |input, schema| {
+            columns::require("group_by", group_by.iter().map(String::as_str), schema)?;
+            for (name, expr) in &aggregates {
+                columns::require_in(&format!("aggregates.{name}"), expr, schema)?;
+            }
+            let aggregates: Vec<Expr> = aggregates.into_iter().map(|(name, expr)| expr.alias(name)).collect();
+            Ok(aggregate(input, &columns::all_exact(&group_by), aggregates, keep_order))
+        })
+        .await
+    }
+}
+
+fn aggregate(input: LazyFrame, keys: &[Expr], aggregates: Vec<Expr>, keep_order: bool) -> LazyFrame {
+    match (keys.is_empty(), keep_order) {
+        (true, _) => input.select(aggregates),
+        (false, true) => input.group_by_stable(keys).agg(aggregates),
+        (false, false) => input.group_by(keys).agg(aggregates),
+    }
+}

@@ -1,0 +1,154 @@
+//! From a path or a glob to the files it means.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::PlRefPath;
+use pype_plugin::prelude::*;
+
+use crate::suggest;
+
+/// The files a source reads: at least one, sorted, none of them empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    pub(crate) paths: Vec<PathBuf>,
+    /// Together, as stored.
+    pub(crate) bytes: u64,
+}
+
+impl Files {
+    /// The file at `pattern`, or all files that it matches as a glob.
+    pub(crate) fn find(pattern: &str) -> Result<Self> {
+        let literal = Path::new(pattern);
+        let paths = match fs::metadata(literal) {
+            Ok(metadata) if metadata.is_dir() => return Err(is_a_folder(literal)),
+            Ok(_) => vec![literal.to_owned()],
+            Err(_) if is_glob(pattern) => matches(pattern)?,
+            Err(error) => return Err(cannot_read(literal, &error)),
+        };
+        let mut bytes = 0;
+        for path in &paths {
+            bytes += size(path)?;
+        }
+        Ok(Self { paths, bytes })
+    }
+
+    /// The paths as polars takes them.
+    pub(crate) fn scan_paths<C: FromIterator<PlRefPath>>(&self) -> Result<C> {
+        self.paths.iter().map(|path| scan_path(path)).collect()
+    }
+}
+
+/// The path as polars takes it.
+pub(crate) fn scan_path(path: &Path) -> Result<PlRefPath> {
+    let text = path.to_str().ok_or_else(|| {
+        let message = format!("the path `{}` is not UTF-8", path.display());
+        Error::new(ErrorKind::Config, "bad-path", message)
+    })?;
+    Ok(PlRefPath::new(text))
+}
+
+/// The error for a file that cannot be read, with a near name if it is not there.
+pub(crate) fn cannot_read(path: &Path, error: &std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return Error::new(ErrorKind::Io, "cannot-read", format!("cannot read `{}`: {error}", path.display()));
+    }
+    let missing = Error::new(ErrorKind::NotFound, "no-file", format!("there is no file `{}`", path.display()));
+    match neighbour(path) {
+        Some(near) => missing.hint(format!("did you mean `{}`?", near.display())),
+        None => missing,
+    }
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
+fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
+    let bad_glob = |reason: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Config, "bad-glob", format!("cannot read the pattern `{pattern}`: {reason}"))
+    };
+    let mut paths = Vec::new();
+    for path in glob::glob(pattern).map_err(|error| bad_glob(&error))? {
+        let path = path.map_err(|error| cannot_read(error.path(), error.error()))?;
+        if path.is_file() {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "no-file", format!("no file matches `{pattern}`")));
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn size(path: &Path) -> Result<u64> {
+    match fs::metadata(path).map_err(|error| cannot_read(path, &error))?.len() {
+        0 => Err(empty(path)),
+        bytes => Ok(bytes),
+    }
+}
+
+/// The error for a file without a byte.
+pub(crate) fn empty(path: &Path) -> Error {
+    Error::new(ErrorKind::Data, "empty-file", format!("`{}` is empty: it has not even a header", path.display()))
+}
+
+fn is_a_folder(path: &Path) -> Error {
+    let message = format!("`{}` is a folder", path.display());
+    let hint = format!("read the files in it with a pattern: `{}`", path.join("*").display());
+    Error::new(ErrorKind::Config, "is-a-folder", message).hint(hint)
+}
+
+/// The file in the same folder whose name is nearest.
+fn neighbour(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let names: Vec<String> =
+        fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = suggest::nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(folder.join(near))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(folder: &Path, pattern: &str) -> Result<Vec<String>> {
+        let files = Files::find(&folder.join(pattern).to_string_lossy())?;
+        let name = |path: &PathBuf| path.strip_prefix(folder).expect("inside").to_string_lossy().into_owned();
+        Ok(files.paths.iter().map(name).collect())
+    }
+
+    #[test]
+    fn a_pattern_gives_its_files_in_order() {
+        let folder = crate::testing::folder("files");
+        for name in ["b.csv", "a.csv", "c.txt", "odd[1].csv"] {
+            fs::write(folder.path().join(name), "x").expect("written");
+        }
+        fs::create_dir(folder.path().join("sub.csv")).expect("made");
+        let root = folder.path();
+        assert_eq!(find(root, "[ab].csv").expect("found"), ["a.csv", "b.csv"]);
+        assert_eq!(find(root, "odd[1].csv").expect("a literal name wins"), ["odd[1].csv"]);
+        assert_eq!(find(root, "c.txt").expect("found"), ["c.txt"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_what_is() {
+        let folder = crate::testing::folder("files-missing");
+        fs::write(folder.path().join("people.csv"), "x").expect("written");
+        fs::write(folder.path().join("empty.csv"), "").expect("written");
+        let root = folder.path();
+        let error = find(root, "poeple.csv").expect_err("a slip");
+        assert!(error.to_string().contains("there is no file"), "{error}");
+        assert!(error.hint.is_some_and(|hint| hint.contains("people.csv")));
+        for (pattern, expect) in [
+            ("x*.csv", "no file matches"),
+            ("empty.csv", "is empty"),
+            ("", "is a folder"),
+            ("a[.csv", "cannot read the pattern"),
+        ] {
+            let error = find(root, pattern).expect_err(pattern);
+            assert!(error.to_string().contains(expect), "{pattern}: {error}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Each source: what it reads, and what it says about what it cannot read.
+
+use std::io::Write;
+
+use flate2::write::GzEncoder;
+use serde_json::json;
+
+use super::*;
+use crate::sinks::csv::CsvSink;
+use crate::sinks::parquet::ParquetSink;
+use crate::sources::csv::CsvSource;
+use crate::sources::json::JsonSource;
+use crate::sources::parquet::ParquetSource;
+use crate::testing::{Folder, folder};
+
+/// A source over a file of that content, with more configs, in both modes.
+fn read<S: Source>(folder: &Folder, name: &str, content: impl AsRef<[u8]>, config: Value) -> Done {
+    let path = folder.write(name, content);
+    open::<S>(folder, &path, config)
+}
+
+fn open<S: Source>(folder: &Folder, path: &str, mut config: Value) -> Done {
+    config["file_path"] = json!(path);
+    let scratch = folder.path().join("scratch");
+    testing::source::<S>(config).facts(|facts| facts.temp_dir = scratch).run()
+}
+
+/// As `read`, in a folder of that name, which must live as long as somebody reads the frames.
+fn csv(name: &str, content: impl AsRef<[u8]>, config: Value) -> (Done, Folder) {
+    let folder = folder(name);
+    (read::<CsvSource>(&folder, "in.csv", content, config), folder)
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("in memory");
+    encoder.finish().expect("in memory")
+}
+
+#[test]
+fn csv_reads_text_in_many_shapes() {
+    let latin = b"name\nC\xe9line\n";
+    let utf16: Vec<u8> = "\u{feff}name\nCéline\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, content, config, expect) in [
+        ("plain", b"a,b\n1,x\n2,y\n".to_vec(), json!({}), "a:int,b:str\n1,x\n2,y"),
+        ("no-break-at-end", b"a\n1".to_vec(), json!({}), "a:int\n1"),
+        ("windows", b"a,b\r\n1,x\r\n".to_vec(), json!({}), "a:int,b:str\n1,x"),
+        ("mark", "\u{feff}a\n1\n".into(), json!({}), "a:int\n1"),
+        ("header-only", b"a,b\n".to_vec(), json!({}), "a:str,b:str"),
+        ("header-only-typed", b"a,b\n".to_vec(), json!({"schema": {"a": "int"}}), "a:int,b:str"),
+        ("no-header", b"1,x\n".to_vec(), json!({"header": false}), "column_1:int,column_2:str\n1,x"),
+        ("named", b"1,x\n".to_vec(), json!({"header": false, "columns": ["a", "b"]}), "a:int,b:str\n1,x"),
+        ("quoted", b"\"a b\",c\n\"x,\ny\",1\n".to_vec(), json!({}), "a b:str,c:int\nx,\ny,1"),
+        ("tabs", b"a\tb\n1\t2\n".to_vec(), json!({"delimiter": "tab"}), "a:int,b:int\n1,2"),
+        ("nulls", b"a,b\nNA,-\n1,x\n".to_vec(), json!({"null_values": ["NA", "-"]}), "a:int,b:str\n∅,∅\n1,x"),
+        ("comments", b"# c\na\n#d\n1\n".to_vec(), json!({"comment_prefix": "#"}), "a:int\n1"),
+        ("skipped", b"title\na\n1\n".to_vec(), json!({"skip_rows": 1}), "a:int\n1"),
+        ("text", b"a\n01\n".to_vec(), json!({"infer_schema_length": 0}), "a:str\n01"),
+        ("dates", b"d\n2024-02-29\n".to_vec(), json!({"try_parse_dates": true}), "d:date\n2024-02-29"),
+        (
+            "typed",
+            b"a,b,c\n1,2.50,2024-01-01\n".to_vec(),
+            json!({"schema": {"a": "str", "b": "decimal(6,2)", "c": "date"}}),
+            "a:str,b:decimal(6,2),c:date\n1,2.50,2024-01-01",
+        ),
+        (
+            "times",
+            b"t,w\n12:30:00,2024-01-01 10:00:00\n".to_vec(),
+            json!({"schema": {"t": "time", "w": "datetime"}}),
+            "t:time,w:datetime\n12:30:00.000000000,2024-01-01T10:00:00.000000",
+        ),
+        ("german", b"a;b\n1,5;x\n".to_vec(), json!({"delimiter": ";", "decimal_comma": true}), "a:float,b:str\n1.5,x"),
+        ("latin", latin.to_vec(), json!({"encoding": "latin1"}), "name:str\nCéline"),
+        ("lossy", latin.to_vec(), json!({"encoding": "utf8-lossy"}), "name:str\nC\u{fffd}line"),
+        ("utf16", utf16, json!({"encoding": "utf-16"}), "name:str\nCéline"),
+        ("gzip", gzip("a\n1\n2\n"), json!({}), "a:int\n1\n2"),
+        ("zstd", zstd::encode_all(&b"a\n1\n"[..], 3).expect("in memory"), json!({}), "a:int\n1"),
+        (
+            "gzip-latin",
+            {
+                let mut e = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                e.write_all(latin).expect("in memory");
+                e.finish().expect("in memory")
+            },
+            json!({"encoding": "windows-1252"}),
+            "name:str\nCéline",
+        ),
+        ("short-rows", b"a,b\n1\n2,x\n".to_vec(), json!({}), "a:int,b:str\n1,∅\n2,x"),
+        ("unicode", "größe,名前\n1,ぺ\n".into(), json!({}), "größe:int,名前:str\n1,ぺ"),
+    ] {
+        let (mut done, _folder) = csv(&format!("csv-{name}"), &content, config);
+        assert_eq!(output(&mut done, "data"), expect, "{name}");
+        assert_eq!(done.globals["file_size"], content.len(), "{name}");
+        assert_eq!(output(&mut done, "rejected"), "file:str,line:int,column:str,reason:str,raw:str");
+    }
+}
+
+#[test]
+fn csv_reads_all_files_of_a_pattern() {
+    let folder = folder("csv-glob");
+    folder.write("b.csv", "a\n2\n");
+    folder.write("a.csv", "a\n1\n");
+    let mut done = open::<CsvSource>(&folder, &folder.file("*.csv"), json!({"file_column": "from"}));
+    let (a, b) = (folder.file("a.csv"), folder.file("b.csv"));
+    assert_eq!(output(&mut done, "data"), format!("a:int,from:str\n1,{a}\n2,{b}"));
+    assert_eq!(done.globals["file_size"], 8);
+    let config = json!({"file_column": "from", "encoding": "latin1", "bad_rows": "skip"});
+    let mut done = open::<CsvSource>(&folder, &folder.file("*.csv"), config);
+    assert_eq!(output(&mut done, "data"), format!("a:int,from:str\n1,{a}\n2,{b}"), "copies name their originals");
+}
+
+#[test]
+fn csv_counts_rows_only_when_somebody_asks() {
+    let folder = folder("csv-count");
+    let config = json!({"file_path": folder.write("in.csv", "a\n1\n2\n")});
+    assert!(!testing::source::<CsvSource>(config.clone()).run().globals.contains_key("row_count"));
+    let asked =
+        testing::source::<CsvSource>(config.clone()).facts(|facts| facts.wanted_globals = vec!["Row_Count".into()]);
+    assert_eq!(asked.run().globals["row_count"], 2);
+    assert_eq!(testing::source::<CsvSource>(config).facts(|facts| facts.eager = true).run().globals["row_count"], 2);
+}
+
+#[test]
+fn csv_refuses_with_a_reason() {
+    for (name, content, config, expect) in [
+        ("empty", "", json!({}), "in.csv` is empty"),
+        ("unknown-type", "a\n1\n", json!({"schema": {"a": "strng"}}), "unknown column type `strng`"),
+        (
+            "unknown-column",
+            "age\n1\n",
+            json!({"schema": {"agee": "int"}}),
+            "`schema`: unknown column `agee`; available: age",
+        ),
+        ("unknown-encoding", "a\n1\n", json!({"encoding": "utf-88"}), "unknown encoding `utf-88`"),
+        ("delimiter", "a\n1\n", json!({"delimiter": ",,"}), "`delimiter` must be one ASCII character"),
+        ("unknown-key", "a\n1\n", json!({"delimeter": ","}), "delimeter"),
+    ] {
+        let (_, message, _) = refusal(csv(&format!("csv-refuses-{name}"), content, config).0);
+        assert!(message.contains(expect), "{name}: {message}");
+    }
+    let folder = folder("csv-refuses-path");
+    let (kind, message, _) = refusal(open::<CsvSource>(&folder, &folder.file("none.csv"), json!({})));
+    assert_eq!(kind, ErrorKind::NotFound, "{message}");
+}
+
+/// Content, its first bad row as the error names it, and the reason.
+fn bad_files() -> Vec<(&'static str, Vec<u8>, Value, u64, &'static str)> {
+    let plain = || json!({"infer_schema_length": 2});
+    vec![
+        ("value", b"a,b\n1,x\n2,y\nabc,z\n4,w\n".to_vec(), plain(), 4, "column `a`: cannot read `abc` as int"),
+        (
+            "after-long-field",
+            b"a,b\n1,\"x\nx\"\n2,y\nabc,z\n".to_vec(),
+            plain(),
+            5,
+            "column `a`: cannot read `abc` as int",
+        ),
+        ("fields", b"a,b\n1,x\n2,y\n3,z,extra\n4,w\n".to_vec(), plain(), 4, "3 fields, but there are 2 columns"),
+        ("encoding", b"a,b\n1,x\n2,y\n3,C\xe9line\n".to_vec(), plain(), 4, "column `b`: `C\u{fffd}line` is not UTF-8"),
+        ("quote", b"a,b\n1,x\n2,y\n3,\"z\n4,w\n".to_vec(), plain(), 4, "a quote that opens nothing or is never closed"),
+        (
+            "inch",
+            b"a,b\n1,x\n2,y\n3,5\" pipe\n4,w\n".to_vec(),
+            plain(),
+            4,
+            "a quote that opens nothing or is never closed",
+        ),
+        (
+            "date",
+            b"d\n2024-01-01\n2024-13-01\n".to_vec(),
+            json!({"schema": {"d": "date"}}),
+            3,
+            "column `d`: cannot read `2024-13-01` as date",
+        ),
+        (
+            "decimal",
+            b"p\n1.25\nfree\n".to_vec(),
+            json!({"schema": {"p": "decimal(8,2)"}}),
+            3,
+            "column `p`: cannot read `free` as decimal(8,2)",
+        ),
+        (
+            "bool",
+            b"p\ntrue\nmaybe\n".to_vec(),
+            json!({"schema": {"p": "bool"}}),
+            3,
+            "column `p`: cannot read `maybe` as bool",
+        ),
+        (
+            "time",
+            b"p\n10:00:00\nnoon\n".to_vec(),
+            json!({"schema": {"p": "time"}}),
+            3,
+            "column `p`: cannot read `noon` as time",
+        ),
+        ("gzip", gzip("a\n1\n2\nabc\n"), plain(), 4, "column `a`: cannot read `abc` as int"),
+    ]
+}
+
+#[test]
+fn a_bad_row_is_an_error_with_file_and_line() {
+    for (name, content, config, line, reason) in bad_files() {
+        let (mut done, _folder) = csv(&format!("bad-{name}"), content, config);
+        let folder = folder(&format!("bad-out-{name}"));
+        let sink = testing::sink::<CsvSink>(json!({"output_path": folder.file("out.csv")}));
+        let failed = sink.input("input", done.output("data")).run();
+        let (kind, message, hint) = refusal(failed);
+        assert_eq!(kind, ErrorKind::Data, "{name}: {message}");
+        assert!(message.ends_with(&format!("in.csv:{line}: {reason}")), "{name}: {message}");
+        assert!(hint.contains("bad_rows"), "{name}: {hint}");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0, "{name}: nothing may be left");
+    }
+}
+
+#[test]
+fn a_bad_row_is_an_error_in_eager_mode_too() {
+    let folder = folder("bad-eager");
+    let path = folder.write("in.csv", "a\n1\nabc\n");
+    let config = json!({"file_path": path, "infer_schema_length": 1});
+    let (_, message, _) = refusal(testing::source::<CsvSource>(config).facts(|facts| facts.eager = true).run());
+    assert!(message.ends_with("in.csv:3: column `a`: cannot read `abc` as int"), "{message}");
+}
+
+#[test]
+fn a_bad_row_of_a_transcoded_file_is_named_by_the_original() {
+    let content = b"a,b\n1,\xe9\nabc,\xe9\n".to_vec();
+    let config = json!({"encoding": "latin1", "infer_schema_length": 1, "bad_rows": "reject"});
+    let (mut done, _folder) = csv("bad-latin", content, config);
+    let rejected = output(&mut done, "rejected");
+    assert!(rejected.contains("in.csv,3,a,cannot read `abc` as int,abc,é"), "{rejected}");
+}
+
+#[test]
+fn bad_rows_are_rejected_or_skipped_when_asked() {
+    for (name, content, mut config, line, reason) in bad_files() {
+        config["bad_rows"] = json!("reject");
+        let (mut done, _folder) = csv(&format!("reject-{name}"), content.clone(), config.clone());
+        let rejected = output(&mut done, "rejected");
+        let mut lines = rejected.lines();
+        assert_eq!(lines.next(), Some("file:str,line:int,column:str,reason:str,raw:str"), "{name}");
+        let row = lines.next().unwrap_or_default();
+        let (column, reason) =
+            reason.strip_prefix("column `").and_then(|rest| rest.split_once("`: ")).unwrap_or(("∅", reason));
+        assert!(row.contains(&format!("in.csv,{line},{column},{reason}")), "{name}: {row}");
+        assert_eq!(done.globals["rejected_count"], 1, "{name}: {rejected}");
+        let kept = output(&mut done, "data");
+
+        config["bad_rows"] = json!("skip");
+        let (mut done, _folder) = csv(&format!("skip-{name}"), content, config);
+        assert_eq!(output(&mut done, "data"), kept, "{name}");
+        assert_eq!(output(&mut done, "rejected").lines().count(), 1, "{name}");
+        assert!(done.log.iter().any(|line| line.contains("WARN 1 bad rows of")), "{name}: {:?}", done.log);
+    }
+    let (mut done, _folder) =
+        csv("reject-kept", "a,b\n1,x\n2,y\nabc,z\n4,w\n", json!({"infer_schema_length": 2, "bad_rows": "reject"}));
+    assert_eq!(output(&mut done, "data"), "a:int,b:str\n1,x\n2,y\n4,w");
+}
+
+#[test]
+fn many_bad_rows_among_many_are_all_found() {
+    let mut text = String::from("n,s\n");
+    for row in 0..20_000 {
+        let bad = row % 97 == 96;
+        text += &format!("{},\"line\nbreak {row}\"\n", if bad { "x".to_owned() } else { row.to_string() });
+    }
+    let (mut done, _folder) = csv("reject-many", text, json!({"infer_schema_length": 50, "bad_rows": "reject"}));
+    assert_eq!(done.globals["rejected_count"], 206);
+    let rejected = testing::block_on(done.output("rejected").collect()).expect("readable");
+    let lines: Vec<i64> = rejected.column("line").expect("line").i64().expect("int").into_no_null_iter().collect();
+    assert_eq!(lines[..2], [2 * 96 + 2, 2 * 193 + 2]);
+    assert_eq!(testing::block_on(done.output("data").collect()).expect("readable").height(), 20_000 - 206);
+}
+
+#[test]
+fn json_is_read_as_lines_or_array() {
+    let folder = folder("json");
+    for (name, content, config, expect) in [
+        ("lines", "{\"a\":1,\"b\":\"x\"}\n{\"a\":2}\n".into(), json!({}), "a:int,b:str\n1,x\n2,∅"),
+        ("array", " [{\"a\":1},{\"a\":2.5}]".into(), json!({}), "a:float\n1.0\n2.5"),
+        ("empty-array", "[ ]".into(), json!({}), ""),
+        ("empty-typed-array", "[]\n".into(), json!({"schema": {"a": "int"}}), "a:int"),
+        ("typed", "{\"a\":1}\n".into(), json!({"schema": {"a": "float"}}), "a:float\n1.0"),
+        ("gzip", gzip("{\"a\":1}\n"), json!({}), "a:int\n1"),
+        ("gzip-array", gzip("[{\"a\":1}]"), json!({}), "a:int\n1"),
+    ] {
+        let content: Vec<u8> = content;
+        let mut done = read::<JsonSource>(&folder, name, &content, config);
+        assert_eq!(output(&mut done, "data"), expect, "{name}");
+        assert_eq!(done.globals["file_size"], content.len(), "{name}");
+    }
+}
+
+#[test]
+fn json_that_is_none_is_named_by_its_line() {
+    let folder = folder("json-bad");
+    for (name, content, expect) in [
+        ("lines", "{\"a\":1}\n{\"a\":\n", "lines:2: not JSON: EOF while parsing a value"),
+        ("array", "[{\"a\":1},\n{]", "array:2: not JSON:"),
+        ("empty", "", "is empty"),
+    ] {
+        let (kind, message, _) = refusal(read::<JsonSource>(&folder, name, content, json!({})));
+        assert_eq!(kind, ErrorKind::Data, "{name}: {message}");
+        assert!(message.contains(expect), "{name}: {message}");
+    }
+    let late = "{\"a\":1}\n".repeat(2000) + "{\"a\":oops}\n";
+    let mut done = read::<JsonSource>(&folder, "late", late, json!({}));
+    let sink = testing::sink::<CsvSink>(json!({"output_path": folder.file("out.csv")}));
+    let (_, message, _) = refusal(sink.input("input", done.output("data")).run());
+    assert!(message.contains("late:2001: not JSON"), "{message}");
+}
+
+#[test]
+fn parquet_is_read_back() {
+    let folder = folder("parquet-source");
+    let path = folder.file("t.parquet");
+    let table = rows("a,b\n1,x\n2,\n");
+    let wrote = testing::sink::<ParquetSink>(json!({"output_path": path})).input("input", Frame::from(table)).run();
+    assert_eq!(wrote.result, Ok(()));
+    let mut done = open::<ParquetSource>(&folder, &folder.file("*.parquet"), json!({}));
+    assert_eq!(output(&mut done, "data"), "a:int,b:str\n1,x\n2,∅");
+    let asked = testing::source::<ParquetSource>(json!({"file_path": path}))
+        .facts(|facts| facts.wanted_globals = vec!["row_count".into()]);
+    assert_eq!(asked.run().globals["row_count"], 2);
+    let (kind, message, _) = refusal(read::<ParquetSource>(&folder, "text.parquet", "not parquet at all", json!({})));
+    assert_eq!(kind, ErrorKind::Data);
+    assert!(message.contains("text.parquet` as Parquet"), "{message}");
+}
