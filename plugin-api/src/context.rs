@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +23,7 @@ pub struct Context {
 struct Inner {
     facts: NodeFacts,
     services: Services,
+    closing: AtomicBool,
 }
 
 /// The item that an iteration is at.
@@ -44,7 +46,12 @@ pub struct Artifact {
 
 impl Context {
     pub(crate) fn new(facts: NodeFacts, services: Services) -> Self {
-        Self { inner: Arc::new(Inner { facts, services }) }
+        Self { inner: Arc::new(Inner { facts, services, closing: AtomicBool::new(false) }) }
+    }
+
+    /// From here on the node's blocking work waits for nobody: it is the end of the module.
+    pub(crate) fn begin_close(&self) {
+        self.inner.closing.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn services(&self) -> &Services {
@@ -131,7 +138,8 @@ impl Context {
         CancelToken { context: self.clone() }
     }
 
-    /// Runs work that blocks (files, queries, long sums) on a thread where it may, and waits for it.
+    /// Runs work that blocks (files, queries, long sums) on a thread where it may, and waits for it. As many run at a
+    /// time as the thread budget has; in a module's `close` it waits for no other.
     ///
     /// # Errors
     /// What `work` returns, or that it panicked.
@@ -141,7 +149,17 @@ impl Context {
         T: Send + 'static,
     {
         let scope = Some(self.clone());
-        let joined = runtime::runtime().spawn_blocking(move || glue::contain(scope.as_ref(), work)).await;
+        let permit = match self.inner.closing.load(Ordering::Relaxed) {
+            true => None,
+            false => runtime::blocking_permits().acquire().await.ok(),
+        };
+        let joined = runtime::runtime()
+            .spawn_blocking(move || {
+                // Held until the work ends, which may be after its caller was cancelled.
+                let _permit = permit;
+                glue::contain(scope.as_ref(), work)
+            })
+            .await;
         joined.unwrap_or_else(|lost| Err(Error::cancelled().caused_by(lost))).flatten()
     }
 

@@ -20,7 +20,7 @@ use crate::context::{Artifact, Iteration, answer};
 use crate::descriptor::LibraryDescriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
-use crate::glue::{Scope, contain, task};
+use crate::glue::{contain, task};
 use crate::module::Commit;
 
 /// What a library is told once, after loading. Crosses as JSON.
@@ -213,12 +213,21 @@ impl<S: HostServices> Vtable<S> {
         unsafe { handle.get::<Arc<S>>() }
     }
 
+    /// Asks the host; what it answers when it panics is `otherwise`.
+    fn ask<R>(handle: &Handle, otherwise: R, question: impl FnOnce(&S) -> R) -> R {
+        contain(None, || question(Self::of(handle))).unwrap_or_else(|panic| {
+            tracing::error!(target: "pype_plugin", "a service of the host failed: {panic}");
+            otherwise
+        })
+    }
+
     extern "C" fn log_enabled(handle: &Handle, level: u8, target: RStr<'_>) -> bool {
-        Self::of(handle).log_enabled(level, target.as_str())
+        Self::ask(handle, true, |host| host.log_enabled(level, target.as_str()))
     }
 
     extern "C" fn log(handle: &Handle, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
-        Self::of(handle).log(level, target.as_str(), message.as_str(), fields.as_slice());
+        // Without `ask`, which would log.
+        drop(contain(None, || Self::of(handle).log(level, target.as_str(), message.as_str(), fields.as_slice())));
     }
 
     extern "C" fn set_global(handle: &Handle, name: RStr<'_>, value: RSlice<'_, u8>) -> RResult<(), Json> {
@@ -230,27 +239,31 @@ impl<S: HostServices> Vtable<S> {
     }
 
     extern "C" fn global(handle: &Handle, name: RStr<'_>) -> ROption<Json> {
-        Self::of(handle).global(name.as_str()).map(|value| json(&value)).into()
+        Self::ask(handle, None, |host| host.global(name.as_str()).map(|value| json(&value))).into()
     }
 
     extern "C" fn progress(handle: &Handle, rows: u64, bytes: u64) {
-        Self::of(handle).progress(rows, bytes);
+        Self::ask(handle, (), |host| host.progress(rows, bytes));
     }
 
     extern "C" fn metric(handle: &Handle, name: RStr<'_>, value: f64) {
-        Self::of(handle).metric(name.as_str(), value);
+        Self::ask(handle, (), |host| host.metric(name.as_str(), value));
     }
 
     extern "C" fn cancelled(handle: &Handle) -> bool {
-        Self::of(handle).cancelled()
+        Self::ask(handle, false, S::cancelled)
     }
 
     extern "C" fn until_cancelled(handle: &Handle) -> FfiFuture<()> {
-        Self::of(handle).until_cancelled().into_ffi()
+        // A panic in the future reaches the plugin as one of its own, and is contained there.
+        match contain(None, || Self::of(handle).until_cancelled()) {
+            Ok(cancelled) => cancelled.into_ffi(),
+            Err(_) => std::future::pending().into_ffi(),
+        }
     }
 
     extern "C" fn register_artifact(handle: &Handle, frame: RawFrame) -> Task<Json> {
-        let artifact = Self::of(handle).register_artifact(Frame::from_raw(frame));
-        task(Scope::None, async move { Ok(json(&artifact.await?)) })
+        let artifact = contain(None, || Self::of(handle).register_artifact(Frame::from_raw(frame)));
+        task(async move { Ok(json(&artifact?.await?)) })
     }
 }

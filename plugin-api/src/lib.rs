@@ -48,7 +48,8 @@
 //! # Bulk data
 //!
 //! A [`Frame`] is a schema and a stream of Arrow batches. The features `polars` and `arrow` turn it into a `LazyFrame`
-//! or `RecordBatch`es; without them, its C structures are at hand. Plugins built against other versions of either
+//! or `RecordBatch`es; without them, there are [`ArrowSchema`] and [`ArrowArray`],
+//! the structures of the C data interface. Plugins built against other versions of either
 //! exchange frames all the same: only the C data interface crosses.
 
 // The macros and generated vtables of abi_stable use names that only this lint sees.
@@ -67,6 +68,7 @@ mod module;
 mod runtime;
 pub mod testing;
 
+pub use abi::{ArrowArray, ArrowSchema, FfiArrowArray, FfiArrowSchema};
 pub use context::{Artifact, CancelToken, Context, Iteration, Progress};
 pub use error::{Error, ErrorKind, Result};
 pub use frame::*;

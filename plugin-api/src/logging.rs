@@ -72,8 +72,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Forwarder {
 
 fn with_services(f: impl FnOnce(&Services)) {
     with_current(|node| {
-        if let Some(context) = node.or_else(|| LIBRARY.get()) {
-            f(context.services());
+        if let Some(services) = node.or_else(|| LIBRARY.get().map(Context::services)) {
+            f(services);
         }
     });
 }

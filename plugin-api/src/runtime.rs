@@ -8,13 +8,26 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, EnterGuard, Handle};
+use tokio::sync::Semaphore;
 
 static RUNTIME: OnceLock<Handle> = OnceLock::new();
+static BLOCKING: OnceLock<Semaphore> = OnceLock::new();
 static BLOCKING_THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Fixes how many threads blocking work may use, if the runtime has not started yet.
+/// Fixes how many threads blocking work may use, if none was asked for yet.
 pub(crate) fn set_blocking_threads(threads: usize) {
     BLOCKING_THREADS.store(threads, Ordering::Relaxed);
+}
+
+/// A permit for each thread that blocking work may use. The runtime's own pool is larger: what must not wait behind a
+/// query that cannot be interrupted, above all a module's `close`, goes there without a permit.
+pub(crate) fn blocking_permits() -> &'static Semaphore {
+    BLOCKING.get_or_init(|| {
+        Semaphore::new(match BLOCKING_THREADS.load(Ordering::Relaxed) {
+            0 => std::thread::available_parallelism().map_or(4, |n| n.get() * 2),
+            threads => threads,
+        })
+    })
 }
 
 /// The runtime, started if it was not.
@@ -22,7 +35,7 @@ pub(crate) fn runtime() -> &'static Handle {
     RUNTIME.get_or_init(start)
 }
 
-/// Uses a runtime that is there already: the host's, in the host.
+/// Uses a runtime that is there already: the host's, in the host. The first one stays.
 pub(crate) fn adopt(handle: Handle) {
     RUNTIME.get_or_init(|| handle);
 }
@@ -33,13 +46,8 @@ pub(crate) fn enter() -> EnterGuard<'static> {
 }
 
 fn start() -> Handle {
-    let threads = match BLOCKING_THREADS.load(Ordering::Relaxed) {
-        0 => std::thread::available_parallelism().map_or(4, |n| n.get() * 2),
-        threads => threads,
-    };
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(threads)
         .thread_name("pype-plugin")
         .enable_all()
         .build()

@@ -11,6 +11,7 @@
 //! The first thing read from a library is its [`Preamble`], a plain C struct that stays as it is for ever, so that
 //! a plugin from another era is told apart before anything of abi_stable is touched.
 
+mod c_data;
 mod check;
 
 use std::ffi::c_void;
@@ -25,6 +26,7 @@ pub use abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 use abi_stable::{StableAbi, package_version_strings};
 pub use async_ffi::{FfiFuture, FutureExt};
 
+pub use self::c_data::{ArrowArray, ArrowSchema, FfiArrowArray, FfiArrowSchema};
 pub use self::check::{RootProblem, root};
 
 /// The API's version. A plugin runs on a host of the same major version.
@@ -264,83 +266,4 @@ pub struct HostVtable {
     /// Keeps a frame in the host as an artifact. JSON of [`Artifact`](crate::Artifact).
     #[sabi(last_prefix_field)]
     pub register_artifact: extern "C" fn(&Handle, RawFrame) -> Task<Json>,
-}
-
-/// The C data interface's schema (<https://arrow.apache.org/docs/format/CDataInterface.html>).
-#[repr(C)]
-#[derive(StableAbi)]
-#[sabi(unsafe_opaque_fields)]
-pub struct ArrowSchema {
-    /// The type, as a format string.
-    pub format: *const std::ffi::c_char,
-    /// The field's name.
-    pub name: *const std::ffi::c_char,
-    /// Binary-encoded key-value metadata.
-    pub metadata: *const std::ffi::c_char,
-    /// Dictionary-ordered 1, nullable 2, map keys sorted 4.
-    pub flags: i64,
-    /// How many children there are.
-    pub n_children: i64,
-    /// The children.
-    pub children: *mut *mut ArrowSchema,
-    /// The dictionary's value type.
-    pub dictionary: *mut ArrowSchema,
-    /// Frees what the producer owns; null once released.
-    pub release: Option<unsafe extern "C" fn(*mut ArrowSchema)>,
-    /// The producer's.
-    pub private_data: *mut c_void,
-}
-
-/// The C data interface's array (<https://arrow.apache.org/docs/format/CDataInterface.html>).
-#[repr(C)]
-#[derive(StableAbi)]
-#[sabi(unsafe_opaque_fields)]
-pub struct ArrowArray {
-    /// Rows.
-    pub length: i64,
-    /// Nulls, −1 when not counted.
-    pub null_count: i64,
-    /// Rows to skip.
-    pub offset: i64,
-    /// How many buffers there are.
-    pub n_buffers: i64,
-    /// How many children there are.
-    pub n_children: i64,
-    /// The buffers.
-    pub buffers: *mut *const c_void,
-    /// The children.
-    pub children: *mut *mut ArrowArray,
-    /// The dictionary's values.
-    pub dictionary: *mut ArrowArray,
-    /// Frees what the producer owns; null once released.
-    pub release: Option<unsafe extern "C" fn(*mut ArrowArray)>,
-    /// The producer's.
-    pub private_data: *mut c_void,
-}
-
-// SAFETY: the C data interface lets a consumer move structures between threads and release them on any.
-unsafe impl Send for ArrowSchema {}
-// SAFETY: read-only once exported.
-unsafe impl Sync for ArrowSchema {}
-// SAFETY: as for the schema.
-unsafe impl Send for ArrowArray {}
-// SAFETY: as for the schema.
-unsafe impl Sync for ArrowArray {}
-
-impl Drop for ArrowSchema {
-    fn drop(&mut self) {
-        if let Some(release) = self.release {
-            // SAFETY: an unreleased structure is released once, by its owner.
-            unsafe { release(self) }
-        }
-    }
-}
-
-impl Drop for ArrowArray {
-    fn drop(&mut self) {
-        if let Some(release) = self.release {
-            // SAFETY: an unreleased structure is released once, by its owner.
-            unsafe { release(self) }
-        }
-    }
 }

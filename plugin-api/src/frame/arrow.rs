@@ -1,7 +1,5 @@
 //! Frames of arrow-rs: record batches, with their schema's metadata.
 
-use std::mem::{ManuallyDrop, transmute_copy};
-
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow_array::{Array, RecordBatch, RecordBatchOptions, StructArray};
 use arrow_data::ArrayData;
@@ -29,9 +27,8 @@ impl Frame {
     /// The producer fails, or uses a type that arrow-rs does not know.
     pub async fn arrow_schema(&self) -> Result<SchemaRef> {
         let schema = self.schema().await?;
-        // SAFETY: both types are the C data interface's `ArrowSchema`, and producers keep its rules.
-        let schema = unsafe { &*std::ptr::from_ref(&schema).cast::<FFI_ArrowSchema>() };
-        Ok(Schema::try_from(schema)?.into())
+        // SAFETY: arrow-rs' type is the C data interface's, and producers keep its rules.
+        Ok(Schema::try_from(unsafe { schema.as_ffi::<FFI_ArrowSchema>() })?.into())
     }
 
     /// The next batch of a frame of `schema`, from [`Frame::arrow_schema`].
@@ -40,8 +37,8 @@ impl Frame {
     /// The producer fails, or its batch is not of that schema.
     pub async fn next_record_batch(&self, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
         let Some(batch) = self.next().await? else { return Ok(None) };
-        // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
-        let batch: FFI_ArrowArray = unsafe { transmute_copy(&*ManuallyDrop::new(batch)) };
+        // SAFETY: arrow-rs' type is the C data interface's.
+        let batch: FFI_ArrowArray = unsafe { batch.into_ffi() };
         // SAFETY: producers keep the interface's rules.
         let data = unsafe { from_ffi_and_data_type(batch, DataType::Struct(schema.fields().clone())) }?;
         Ok(Some(record_batch(data, schema)?))
@@ -63,15 +60,15 @@ pub struct RecordBatches {
 impl Producer for RecordBatches {
     async fn schema(&mut self) -> Result<ArrowSchema> {
         let schema = FFI_ArrowSchema::try_from(self.schema.as_ref())?;
-        // SAFETY: both types are the C data interface's `ArrowSchema`; ownership moves.
-        Ok(unsafe { transmute_copy(&*ManuallyDrop::new(schema)) })
+        // SAFETY: arrow-rs' type is the C data interface's.
+        Ok(unsafe { ArrowSchema::from_ffi(schema) })
     }
 
     async fn next(&mut self) -> Result<Option<ArrowArray>> {
         let Some(batch) = self.batches.next() else { return Ok(None) };
         let array = FFI_ArrowArray::new(&StructArray::from(batch).to_data());
-        // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
-        Ok(Some(unsafe { transmute_copy(&*ManuallyDrop::new(array)) }))
+        // SAFETY: arrow-rs' type is the C data interface's.
+        Ok(Some(unsafe { ArrowArray::from_ffi(array) }))
     }
 }
 

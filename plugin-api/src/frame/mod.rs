@@ -26,10 +26,12 @@ use crate::abi::{
 use crate::context::answer;
 use crate::error::Result;
 use crate::glue::slot::Slot;
-use crate::glue::{Scope, contain, task};
+use crate::glue::{contain, task};
 
 #[cfg(feature = "arrow")]
 pub use self::arrow::RecordBatches;
+#[cfg(feature = "polars")]
+pub use self::polars::Explain;
 pub use self::shared::SharedBatches;
 
 /// Its address tells this library from all others in the process.
@@ -170,12 +172,12 @@ impl<P: Producer> Vtable<P> {
 
     extern "C" fn schema(handle: &Handle) -> Task<ArrowSchema> {
         let producer = State::<P>::of(handle).clone();
-        task(Scope::None, async move { producer.lease()?.schema().await })
+        task(async move { producer.lease()?.schema().await })
     }
 
     extern "C" fn next(handle: &Handle) -> Task<ROption<ArrowArray>> {
         let producer = State::<P>::of(handle).clone();
-        task(Scope::None, async move {
+        task(async move {
             let batch = producer.lease()?.next().await?;
             Ok(batch.into())
         })

@@ -1,6 +1,5 @@
 //! Frames of polars: a query that has not run, which neighbours of the same library extend, or its batches.
 
-use std::mem::{ManuallyDrop, transmute_copy};
 use std::sync::Arc;
 
 use polars::prelude::{
@@ -23,7 +22,7 @@ const BATCHES_AHEAD: usize = 2;
 
 impl From<LazyFrame> for Frame {
     fn from(query: LazyFrame) -> Self {
-        Self::new(Query { query, schema: None, running: None })
+        Self::from_query(query, |_, cause| cause.into())
     }
 }
 
@@ -33,7 +32,15 @@ impl From<DataFrame> for Frame {
     }
 }
 
+/// Tells in a module's own terms why its query failed: given the query and what polars says.
+pub type Explain = fn(&LazyFrame, PolarsError) -> Error;
+
 impl Frame {
+    /// A frame of a query whose failures `explain` tells, also when it runs for a module of another library.
+    pub fn from_query(query: LazyFrame, explain: Explain) -> Self {
+        Self::new(Query { query, explain, schema: None, running: None })
+    }
+
     /// The query that makes this frame, if it comes from this library; else a query over its rows, read into memory.
     ///
     /// # Errors
@@ -51,9 +58,10 @@ impl Frame {
     /// The frame fails, or holds a type that polars does not know.
     pub async fn collect(self) -> Result<DataFrame> {
         match self.take::<Query>() {
-            Ok(query) => {
-                blocking(move || query.query.collect_with_engine(Engine::Streaming).map(|done| done.unwrap_single()))
-                    .await
+            Ok(Query { query, explain, .. }) => {
+                let plan = query.clone();
+                let run = move || query.collect_with_engine(Engine::Streaming).map(|done| done.unwrap_single());
+                blocking(move || run().map_err(|cause| explain(&plan, cause))).await
             }
             Err(foreign) => foreign.read().await,
         }
@@ -93,6 +101,7 @@ impl From<PolarsError> for Error {
 /// A query, and once somebody reads it as batches, its run.
 struct Query {
     query: LazyFrame,
+    explain: Explain,
     schema: Option<Arc<Schema>>,
     running: Option<Running>,
 }
@@ -103,22 +112,18 @@ impl Query {
             return Ok(schema.clone());
         }
         let mut query = self.query.clone();
-        let schema = blocking(move || query.collect_schema()).await?;
+        let schema = blocking(move || query.collect_schema().map_err(Error::from)).await?;
         Ok(self.schema.insert(schema).clone())
     }
 
     /// Runs the query on a thread of its own, so that a stream which waits for its reader holds up nobody else.
     fn start(&self) -> Result<Receiver<Step>> {
         let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
-        let query = self.query.clone();
+        let (query, explain) = (self.query.clone(), self.explain);
         let run = move || {
             let batches = sender.clone();
-            let ran = contain(None, move || run_into(query, batches));
-            let end = match ran {
-                Ok(Ok(())) => Step::End,
-                Ok(Err(cause)) => Step::Failed(cause.into()),
-                Err(panicked) => Step::Failed(panicked),
-            };
+            let ran = contain(None, move || run_into(query.clone(), batches).map_err(|cause| explain(&query, cause)));
+            let end = ran.flatten().map_or_else(Step::Failed, |()| Step::End);
             // A reader that has gone needs no end.
             sender.blocking_send(end).unwrap_or(());
         };
@@ -174,13 +179,13 @@ impl Producer for Query {
     }
 
     fn try_clone(&self) -> Option<Self> {
-        Some(Self { query: self.query.clone(), schema: self.schema.clone(), running: None })
+        Some(Self { query: self.query.clone(), explain: self.explain, schema: self.schema.clone(), running: None })
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> PolarsResult<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match runtime().spawn_blocking(move || contain(None, work)).await {
-        Ok(done) => Ok(done??),
+        Ok(done) => done.flatten(),
         Err(lost) => Err(Error::cancelled().caused_by(lost)),
     }
 }
@@ -188,8 +193,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> PolarsResult<T> + Se
 fn export_schema(schema: &Schema) -> ArrowSchema {
     let fields: Vec<Field> = schema.iter_fields().map(|field| field.to_arrow(CompatLevel::newest())).collect();
     let schema = ffi::export_field_to_c(&Field::new("".into(), ArrowDataType::Struct(fields), false));
-    // SAFETY: both types are the C data interface's `ArrowSchema`; ownership moves.
-    unsafe { transmute_copy(&*ManuallyDrop::new(schema)) }
+    // SAFETY: polars' type is the C data interface's.
+    unsafe { ArrowSchema::from_ffi(schema) }
 }
 
 fn export_chunks(mut frame: DataFrame) -> Vec<ArrowArray> {
@@ -201,15 +206,15 @@ fn export_chunks(mut frame: DataFrame) -> Vec<ArrowArray> {
             let length = batch.height();
             let array = StructArray::new(ArrowDataType::Struct(fields), length, batch.into_arrays(), None);
             let array = ffi::export_array_to_c(array.boxed());
-            // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
-            unsafe { transmute_copy(&*ManuallyDrop::new(array)) }
+            // SAFETY: polars' type is the C data interface's.
+            unsafe { ArrowArray::from_ffi(array) }
         })
         .collect()
 }
 
 fn import_schema(schema: &ArrowSchema) -> Result<Field> {
-    // SAFETY: both types are the C data interface's `ArrowSchema`, and producers keep its rules.
-    Ok(unsafe { ffi::import_field_from_c(&*std::ptr::from_ref(schema).cast::<ffi::ArrowSchema>()) }?)
+    // SAFETY: polars' type is the C data interface's, and producers keep its rules.
+    Ok(unsafe { ffi::import_field_from_c(schema.as_ffi::<ffi::ArrowSchema>()) }?)
 }
 
 fn columns_of(field: &Field) -> Result<Schema> {
@@ -221,8 +226,8 @@ fn columns_of(field: &Field) -> Result<Schema> {
 }
 
 fn import_batch(batch: ArrowArray, field: &Field) -> Result<DataFrame> {
-    // SAFETY: both types are the C data interface's `ArrowArray`; ownership moves.
-    let batch: ffi::ArrowArray = unsafe { transmute_copy(&*ManuallyDrop::new(batch)) };
+    // SAFETY: polars' type is the C data interface's.
+    let batch: ffi::ArrowArray = unsafe { batch.into_ffi() };
     // SAFETY: producers keep the interface's rules, and give arrays of the schema they gave.
     let array = unsafe { ffi::import_array_from_c(batch, field.dtype().clone()) }?;
     let height = array.len();

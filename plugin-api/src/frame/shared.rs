@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::{Frame, Producer};
-use crate::abi::{ArrowArray, ArrowSchema};
+use crate::abi::{ArrowArray, ArrowSchema, FfiArrowArray, FfiArrowSchema};
 use crate::error::Result;
 
 /// A schema and batches in memory. Clones share the memory, and each starts at the first batch.
@@ -38,7 +38,7 @@ impl SharedBatches {
 
     /// How many rows all batches have.
     pub fn rows(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.length.unsigned_abs()).sum()
+        self.batches.iter().map(|batch| batch.rows()).sum()
     }
 }
 
@@ -50,13 +50,15 @@ impl Clone for SharedBatches {
 
 impl Producer for SharedBatches {
     async fn schema(&mut self) -> Result<ArrowSchema> {
-        Ok(share_schema(&self.schema, &self.schema))
+        // SAFETY: what is shared is valid, and kept so by its owner.
+        Ok(unsafe { ArrowSchema::from_ffi(share_schema(self.schema.ffi(), &self.schema)) })
     }
 
     async fn next(&mut self) -> Result<Option<ArrowArray>> {
         let Some(batch) = self.batches.get(self.at) else { return Ok(None) };
         self.at += 1;
-        Ok(Some(share_array(batch, batch)))
+        // SAFETY: as for the schema.
+        Ok(Some(unsafe { ArrowArray::from_ffi(share_array(batch.ffi(), batch)) }))
     }
 
     fn try_clone(&self) -> Option<Self> {
@@ -65,16 +67,16 @@ impl Producer for SharedBatches {
 }
 
 /// What a shared structure owns: its list of children, and the structure whose memory it shows.
-struct Keep<T> {
-    _owner: Arc<T>,
-    children: Vec<*mut T>,
-    dictionary: *mut T,
+struct Keep<Owner, Plain> {
+    _owner: Arc<Owner>,
+    children: Vec<*mut Plain>,
+    dictionary: *mut Plain,
 }
 
 macro_rules! share {
-    ($share:ident, $release:ident, $type:ident { $($plain:ident),* }) => {
-        fn $share(of: &$type, owner: &Arc<$type>) -> $type {
-            let child = |child: *mut $type| {
+    ($share:ident, $release:ident, $owner:ident, $plain:ident { $($field:ident),* }) => {
+        fn $share(of: &$plain, owner: &Arc<$owner>) -> $plain {
+            let child = |child: *mut $plain| {
                 // SAFETY: children and dictionaries of an unreleased structure are valid, and `owner` keeps them so.
                 Box::into_raw(Box::new($share(unsafe { &*child }, owner)))
             };
@@ -83,8 +85,8 @@ macro_rules! share {
             let children = (0..count).map(|i| child(unsafe { *of.children.add(i) })).collect();
             let dictionary = if of.dictionary.is_null() { std::ptr::null_mut() } else { child(of.dictionary) };
             let mut keep = Box::new(Keep { _owner: owner.clone(), children, dictionary });
-            $type {
-                $($plain: of.$plain,)*
+            $plain {
+                $($field: of.$field,)*
                 n_children: of.n_children,
                 children: keep.children.as_mut_ptr(),
                 dictionary,
@@ -93,19 +95,19 @@ macro_rules! share {
             }
         }
 
-        unsafe extern "C" fn $release(shared: *mut $type) {
+        unsafe extern "C" fn $release(shared: *mut $plain) {
             // SAFETY: the consumer passes a structure that `share` made, once.
             let shared = unsafe { &mut *shared };
             // SAFETY: `private_data` is the box that `share` made.
-            let keep = unsafe { Box::from_raw(shared.private_data.cast::<Keep<$type>>()) };
+            let keep = unsafe { Box::from_raw(shared.private_data.cast::<Keep<$owner, $plain>>()) };
             for child in keep.children.iter().copied().chain([keep.dictionary]).filter(|child| !child.is_null()) {
                 // SAFETY: made by `Box::into_raw` in `share`; a child that was moved out has no release any more.
-                drop(unsafe { Box::from_raw(child) });
+                drop(unsafe { $owner::from_ffi(*Box::from_raw(child)) });
             }
             shared.release = None;
         }
     };
 }
 
-share!(share_schema, release_schema, ArrowSchema { format, name, metadata, flags });
-share!(share_array, release_array, ArrowArray { length, null_count, offset, n_buffers, buffers });
+share!(share_schema, release_schema, ArrowSchema, FfiArrowSchema { format, name, metadata, flags });
+share!(share_array, release_array, ArrowArray, FfiArrowArray { length, null_count, offset, n_buffers, buffers });

@@ -3,7 +3,7 @@
 use std::future;
 
 use super::instance::{self, AnyModule, AsMod, AsSink, AsSolo, AsSource};
-use super::{Scope, contain, guard, task};
+use super::{contain, guard, task};
 use crate::abi::{
     __call_root_module_loader, API_MAJOR, API_MINOR, CheckTypeLayout, ErrorBytes, Instance, Json, LibHeader,
     OpenRequest, PrefixTypeTrait, RResult, Root, RootModuleResult, RootRef, Services, Task,
@@ -107,7 +107,7 @@ extern "C" fn open<L: Library>(request: OpenRequest) -> Task<Instance> {
     let found = L::modules().into_iter().find(|module| module.name == request.module.as_str());
     match found {
         Some(module) => (module.open)(request),
-        None => task(Scope::None, future::ready(Err(unknown::<L>(&request.module)))),
+        None => task(future::ready(Err(unknown::<L>(&request.module)))),
     }
 }
 

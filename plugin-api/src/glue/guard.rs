@@ -9,77 +9,82 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
-use crate::abi::{FutureExt, RResult, Task};
+use crate::abi::{FutureExt, RResult, Services, Task};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
 /// What this library knows of a thread.
 struct Here {
-    /// The node whose code runs, [`OUTSIDE`] when none of ours does, [`NO_NODE`] when it belongs to no node.
-    current: Cell<*const Context>,
+    /// The services of the node whose code runs, [`OUTSIDE`] when none of ours does, [`NO_NODE`] when it belongs to no node.
+    current: Cell<*const Services>,
     in_runtime: Cell<bool>,
-    last_panic: RefCell<Option<String>>,
 }
 
-const OUTSIDE: *const Context = std::ptr::null();
-const NO_NODE: *const Context = std::ptr::dangling();
+const OUTSIDE: *const Services = std::ptr::null();
+const NO_NODE: *const Services = std::ptr::dangling();
 
 thread_local! {
-    // One place for all of it: finding a thread's place is what an entry costs most.
-    static HERE: Here = const {
-        Here { current: Cell::new(OUTSIDE), in_runtime: Cell::new(false), last_panic: RefCell::new(None) }
-    };
+    // One place, for finding it is what an entry costs most; and nothing in it has a destructor, so that it is still
+    // there for values that are dropped while their thread ends.
+    static HERE: Here = const { Here { current: Cell::new(OUTSIDE), in_runtime: Cell::new(false) } };
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The node that author code works for; remembered while it runs.
-pub(crate) type Scope = Option<Context>;
-
-/// Calls `f` with the node whose code runs on this thread, if any.
-pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
+/// Calls `f` with the services of the node whose code runs on this thread, if any.
+pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Services>) -> R) -> R {
     let current = HERE.with(|here| here.current.get());
     if current == OUTSIDE || current == NO_NODE {
         return f(None);
     }
-    // SAFETY: `contain` sets the pointer to a context that outlives its call, and puts the old one back.
+    // SAFETY: `contain_for` is given services that outlive its call, and puts the old ones back.
     f(Some(unsafe { &*current }))
 }
 
 /// Runs author code: inside the library's runtime, as `scope`'s node, panics becoming errors.
 pub(crate) fn contain<R>(scope: Option<&Context>, f: impl FnOnce() -> R) -> Result<R> {
+    contain_for(scope.map_or(NO_NODE, |node| std::ptr::from_ref(node.services())), f)
+}
+
+/// The same for services that stay where they are while `f` works for them.
+fn contain_for<R>(services: *const Services, f: impl FnOnce() -> R) -> Result<R> {
     HERE.with(|here| {
-        if !here.in_runtime.get() && tokio::runtime::Handle::try_current().is_err() {
-            // A thread of the host stays in the runtime once it has entered: nobody else sees this library's copy of
-            // tokio, and the cheapest entry is none.
-            std::mem::forget(runtime::enter());
-            here.in_runtime.set(true);
-        }
-        let outer = here.current.replace(scope.map_or(NO_NODE, std::ptr::from_ref));
-        let result = catch_unwind(AssertUnwindSafe(f));
+        let outer = here.current.replace(services);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            if !here.in_runtime.get() {
+                stay_in_runtime(here);
+            }
+            f()
+        }));
         here.current.set(outer);
         result.map_err(panicked)
     })
 }
 
-/// Makes a future that crosses the boundary of one that runs author code.
-pub(crate) fn task<T, S, F>(scope: S, future: F) -> Task<T>
-where
-    S: Scoped,
-    F: Future<Output = Result<T>> + Send + 'static,
-    T: 'static,
-{
-    Guarded { scope, future: ManuallyDrop::new(future), ended: false }.into_ffi()
-}
-
-/// Knows the node that a future works for.
-pub(crate) trait Scoped: Send + 'static {
-    fn context(&self) -> Option<&Context>;
-}
-
-impl Scoped for Scope {
-    fn context(&self) -> Option<&Context> {
-        self.as_ref()
+/// A thread of the host stays in the runtime once it has entered: nobody else sees this library's copy of tokio, and
+/// the cheapest entry is none.
+#[cold]
+fn stay_in_runtime(here: &Here) {
+    if tokio::runtime::Handle::try_current().is_err() {
+        std::mem::forget(runtime::enter());
+        here.in_runtime.set(true);
     }
+}
+
+/// Makes a future that crosses the boundary of one that runs author code for no node.
+pub(crate) fn task<T: 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
+    Guarded { services: NO_NODE, future: ManuallyDrop::new(future), ended: false }.into_ffi()
+}
+
+/// The same for the node of `context`.
+///
+/// # Safety
+/// The future holds the context, or what it is a clone of, for as long as there is author code in it to run.
+pub(crate) unsafe fn node_task<T: 'static>(
+    context: &Context,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+) -> Task<T> {
+    Guarded { services: context.services(), future: ManuallyDrop::new(future), ended: false }.into_ffi()
 }
 
 /// The drop function of a [`Handle`](crate::abi::Handle).
@@ -88,9 +93,13 @@ impl Scoped for Scope {
 /// `data` came from `Box::into_raw` of a `Box<T>` and is not used again.
 pub(crate) unsafe extern "C" fn release<T>(data: *mut c_void) {
     // SAFETY: the caller's promise.
-    let dropped = contain(None, || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
-    if let Err(error) = dropped {
-        tracing::error!(target: "pype_plugin", "while a value was dropped: {error}");
+    contain_drop("a value", || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
+}
+
+/// Runs a destructor, whose panic has nobody to go to but the log.
+fn contain_drop(what: &str, destructor: impl FnOnce()) {
+    if let Err(error) = contain(None, destructor) {
+        tracing::error!(target: "pype_plugin", "while {what} was dropped: {error}");
     }
 }
 
@@ -99,9 +108,14 @@ pub(crate) fn install_panic_hook(elsewhere: impl Fn(&PanicHookInfo<'_>) + Send +
     std::panic::set_hook(Box::new(move |info| {
         HERE.with(|here| match here.current.get() == OUTSIDE {
             true => elsewhere(info),
-            false => drop(here.last_panic.replace(Some(panic_text(info)))),
+            false => remember(panic_text(info)),
         });
     }));
+}
+
+fn remember(panic: String) {
+    // A thread that is about to end has no place for it any more: the payload's own text will do.
+    LAST_PANIC.try_with(|last| last.replace(Some(panic))).ok();
 }
 
 /// What a panic said, and where.
@@ -112,7 +126,7 @@ pub(crate) fn panic_text(info: &PanicHookInfo<'_>) -> String {
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Error {
-    let said = HERE.with(|here| here.last_panic.take()).or_else(|| {
+    let said = LAST_PANIC.try_with(RefCell::take).ok().flatten().or_else(|| {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         text.or_else(|| payload.downcast_ref::<String>().cloned())
     });
@@ -123,20 +137,23 @@ fn panicked(payload: Box<dyn Any + Send>) -> Error {
         .hint("this is a fault in the plugin: report it to its author")
 }
 
-struct Guarded<S, F> {
-    scope: S,
+struct Guarded<F> {
+    services: *const Services,
     // Dropped as soon as it is ready, while the runtime is entered anyway.
     future: ManuallyDrop<F>,
     ended: bool,
 }
 
-impl<T, S: Scoped, F: Future<Output = Result<T>>> Future for Guarded<S, F> {
+// SAFETY: what `services` points to is shared between threads, and the future keeps it.
+unsafe impl<F: Send> Send for Guarded<F> {}
+
+impl<T, F: Future<Output = Result<T>>> Future for Guarded<F> {
     type Output = RResult<T, crate::abi::ErrorBytes>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
-        let Self { scope, future, ended } = unsafe { self.get_unchecked_mut() };
-        let polled = contain(scope.context(), || {
+        let Self { services, future, ended } = unsafe { self.get_unchecked_mut() };
+        let polled = contain_for(*services, || {
             // SAFETY: as above.
             let polled = unsafe { Pin::new_unchecked(&mut **future) }.poll(cx);
             if polled.is_ready() {
@@ -154,15 +171,11 @@ impl<T, S: Scoped, F: Future<Output = Result<T>>> Future for Guarded<S, F> {
     }
 }
 
-impl<S, F> Drop for Guarded<S, F> {
+impl<F> Drop for Guarded<F> {
     fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        // SAFETY: dropped once: here, because it was not when it ended.
-        let dropped = contain(None, || unsafe { ManuallyDrop::drop(&mut self.future) });
-        if let Err(error) = dropped {
-            tracing::error!(target: "pype_plugin", "while a future was dropped: {error}");
+        if !self.ended {
+            // SAFETY: dropped once: here, because it was not when it ended.
+            contain_drop("a future", || unsafe { ManuallyDrop::drop(&mut self.future) });
         }
     }
 }

@@ -8,9 +8,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::guard::Scoped;
 use super::slot::Slot;
-use super::{Scope, contain, task};
+use super::{contain, node_task, task};
 use crate::abi::{
     Handle, Instance, InstanceVtable, InstanceVtableRef, Json, OpenRequest, PortFrame, RVec, Task, WithMetadata,
     staticref,
@@ -102,15 +101,18 @@ pub(crate) fn open<M: AnyModule>(request: OpenRequest) -> Task<Instance> {
     let OpenRequest { config, facts, services, .. } = request;
     let facts = match serde_json::from_slice(&facts) {
         Ok(facts) => facts,
-        Err(cause) => return task(Scope::None, async { Err(Error::from(cause)) }),
+        Err(cause) => return task(async { Err(Error::from(cause)) }),
     };
     let context = Context::new(facts, services);
-    task(Some(context.clone()), async move {
+    let node = context.clone();
+    let opening = async move {
         let config = read_config::<M::Config>(&config)?;
         let module = M::open(config, &context).await?;
         let opened = Shared(Arc::new(Opened { module: Slot::new(module), context }));
         Ok(Instance { handle: Handle::new(opened), vtable: Vtable::<M>::VTABLE })
-    })
+    };
+    // SAFETY: the future owns the other clone until it has made the instance.
+    unsafe { node_task(&node, opening) }
 }
 
 /// An opened module. `close` empties the slot.
@@ -128,16 +130,17 @@ impl<M> Clone for Shared<M> {
     }
 }
 
-impl<M: AnyModule> Scoped for Shared<M> {
-    fn context(&self) -> Option<&Context> {
-        Some(&self.0.context)
-    }
-}
-
 impl<M: AnyModule> Shared<M> {
-    fn of(handle: &Handle) -> Self {
+    /// A call on the instance behind `handle`.
+    fn task<T, F>(handle: &Handle, call: impl FnOnce(Self) -> F) -> Task<T>
+    where
+        T: 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         // SAFETY: only `open` pairs a handle with the vtable that calls this.
-        unsafe { handle.get::<Self>() }.clone()
+        let opened = unsafe { handle.get::<Self>() };
+        // SAFETY: the call owns a clone of what holds the context, and drops it last.
+        unsafe { node_task(&opened.0.context, call(opened.clone())) }
     }
 
     async fn run(self, inputs: RVec<PortFrame>) -> Result<RVec<PortFrame>> {
@@ -157,6 +160,7 @@ impl<M: AnyModule> Shared<M> {
         if self.0.module.is_gone() {
             return Ok(());
         }
+        self.0.context.begin_close();
         // The module stays in its slot while `close` runs: a panic there must not drop it while it unwinds.
         let mut module = self.0.module.lease()?;
         let closed = module.close(&self.0.context).await;
@@ -182,18 +186,15 @@ impl<M: AnyModule> Vtable<M> {
     const VTABLE: InstanceVtableRef = InstanceVtableRef(Self::METHODS.as_prefix());
 
     extern "C" fn run(handle: &Handle, inputs: RVec<PortFrame>) -> Task<RVec<PortFrame>> {
-        let opened = Shared::<M>::of(handle);
-        task(opened.clone(), opened.run(inputs))
+        Shared::<M>::task(handle, |opened| opened.run(inputs))
     }
 
     extern "C" fn commit(handle: &Handle) -> Task<Json> {
-        let opened = Shared::<M>::of(handle);
-        task(opened.clone(), opened.commit())
+        Shared::<M>::task(handle, Shared::commit)
     }
 
     extern "C" fn close(handle: &Handle) -> Task<()> {
-        let opened = Shared::<M>::of(handle);
-        task(opened.clone(), opened.close())
+        Shared::<M>::task(handle, Shared::close)
     }
 
     #[cfg(feature = "__next-minor")]

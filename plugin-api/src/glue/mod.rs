@@ -8,4 +8,4 @@ pub(crate) mod guard;
 pub(crate) mod instance;
 pub(crate) mod slot;
 
-pub(crate) use guard::{Scope, contain, release, task};
+pub(crate) use guard::{contain, node_task, release, task};

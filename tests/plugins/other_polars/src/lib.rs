@@ -1,13 +1,11 @@
 //! A mod on another polars than the bundled plugins have: only the C data interface is common to both.
 
-use std::mem::{ManuallyDrop, transmute_copy};
-
 use polars::prelude::{Column, CompatLevel, DataFrame, SchemaExt, Series};
 use polars_arrow::array::StructArray;
 use polars_arrow::datatypes::{ArrowDataType, Field};
 use polars_arrow::ffi;
-use pype_plugin::abi::{ArrowArray, ArrowSchema};
 use pype_plugin::prelude::*;
+use pype_plugin::{ArrowArray, ArrowSchema};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -47,15 +45,12 @@ impl Mod for Tail {
 
 fn import_schema(schema: &ArrowSchema) -> Result<Field> {
     // SAFETY: both are the C data interface's schema.
-    unsafe { ffi::import_field_from_c(&*std::ptr::from_ref(schema).cast()) }.map_err(wrong)
+    unsafe { ffi::import_field_from_c(schema.as_ffi()) }.map_err(wrong)
 }
 
 fn import_batch(batch: ArrowArray, field: &Field) -> Result<DataFrame> {
-    // SAFETY: both are the C data interface's array, and ownership moves.
-    let array = unsafe {
-        let array: ffi::ArrowArray = transmute_copy(&*ManuallyDrop::new(batch));
-        ffi::import_array_from_c(array, field.dtype().clone())
-    };
+    // SAFETY: both are the C data interface's array.
+    let array = unsafe { ffi::import_array_from_c(batch.into_ffi(), field.dtype().clone()) };
     let array = array.map_err(wrong)?;
     let rows = array.as_any().downcast_ref::<StructArray>().expect("a frame's batches are structs");
     let columns = rows.fields().iter().zip(rows.values());
@@ -74,9 +69,10 @@ fn export(mut frame: DataFrame) -> Frame {
         let array = StructArray::new(ArrowDataType::Struct(schema), length, chunk.into_arrays(), None);
         ffi::export_array_to_c(Box::new(array))
     });
-    // SAFETY: both are the C data interface's structures, and ownership moves.
-    let arrays = arrays.map(|array| unsafe { transmute_copy::<_, ArrowArray>(&*ManuallyDrop::new(array)) });
-    let schema: ArrowSchema = unsafe { transmute_copy(&*ManuallyDrop::new(schema)) };
+    // SAFETY: both are the C data interface's array.
+    let arrays = arrays.map(|array| unsafe { ArrowArray::from_ffi(array) });
+    // SAFETY: both are the C data interface's schema.
+    let schema = unsafe { ArrowSchema::from_ffi(schema) };
     Frame::from_batches(schema, arrays.collect::<Vec<_>>())
 }
 

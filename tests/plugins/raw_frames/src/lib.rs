@@ -26,7 +26,7 @@ impl Mod for ReverseBatches {
         while let Some(batch) = frame.next().await? {
             batches.push(batch);
         }
-        ctx.set_global("rows", batches.iter().map(|batch| batch.length).sum::<i64>())?;
+        ctx.set_global("rows", batches.iter().map(|batch| batch.rows()).sum::<u64>())?;
         batches.reverse();
         Ok(Outputs::one("output", Frame::from_batches(schema, batches)))
     }
