@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 /// How bad a finding is.
@@ -74,7 +75,7 @@ impl Span {
 }
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
     /// A stable word for the kind of finding, in kebab-case: `unknown-key`.
     pub code: &'static str,
@@ -128,6 +129,11 @@ impl Diagnostic {
         self.help = help;
         self
     }
+
+    /// What findings are sorted by: those without a place come first.
+    fn place(&self) -> (&Path, Option<usize>) {
+        (&self.file, self.span.map(|span| span.start.offset))
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -144,10 +150,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// A collection of findings.
+/// A collection of findings. Two steps may come upon the same: it is kept once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Diagnostics(Vec<Diagnostic>);
+pub struct Diagnostics(IndexSet<Diagnostic>);
 
 impl Diagnostics {
     /// None yet.
@@ -158,7 +164,7 @@ impl Diagnostics {
 
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.0.push(diagnostic);
+        self.0.insert(diagnostic);
     }
 
     /// Adds an error without a help.
@@ -183,13 +189,9 @@ impl Diagnostics {
         self.push(Diagnostic::warning(code, file, message).at(span));
     }
 
-    /// Takes over all of `other` that is not here already: two steps may come upon the same.
+    /// Takes over all of `other`.
     pub fn append(&mut self, other: Diagnostics) {
-        for one in other.0 {
-            if !self.0.contains(&one) {
-                self.0.push(one);
-            }
-        }
+        self.0.extend(other.0);
     }
 
     /// Is there one of [`Severity::Error`]?
@@ -213,14 +215,14 @@ impl Diagnostics {
     /// All of them by file and place; those without a place first, equals as they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         let mut sorted: Vec<&Diagnostic> = self.0.iter().collect();
-        sorted.sort_by_key(|one| (one.file.clone(), one.span.map(|span| span.start.offset)));
+        sorted.sort_by(|one, other| one.place().cmp(&other.place()));
         sorted.into_iter()
     }
 }
 
 impl From<Diagnostic> for Diagnostics {
     fn from(one: Diagnostic) -> Self {
-        Diagnostics(vec![one])
+        Diagnostics(IndexSet::from([one]))
     }
 }
 
@@ -240,9 +242,10 @@ impl IntoIterator for Diagnostics {
     type Item = Diagnostic;
     type IntoIter = std::vec::IntoIter<Diagnostic>;
 
-    fn into_iter(mut self) -> Self::IntoIter {
-        self.0.sort_by_key(|one| (one.file.clone(), one.span.map(|span| span.start.offset)));
-        self.0.into_iter()
+    fn into_iter(self) -> Self::IntoIter {
+        let mut sorted: Vec<Diagnostic> = self.0.into_iter().collect();
+        sorted.sort_by(|one, other| one.place().cmp(&other.place()));
+        sorted.into_iter()
     }
 }
 
@@ -267,12 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn findings_come_in_the_order_of_the_document() {
+    fn findings_come_once_in_the_order_of_the_document() {
         let file = Path::new("flow.yaml");
         let at = |offset| Span::at(Position { offset, ..Position::START });
         let mut found = Diagnostics::new();
         found.error("b", file, at(9), "later");
         found.warning("a", file, at(2), "sooner");
+        found.append(found.clone());
         let codes: Vec<_> = found.iter().map(|one| one.code).collect();
         assert_eq!(codes, ["a", "b"]);
         assert!(found.has_errors());

@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod diagnostic;
 pub mod document;
 pub mod flow;
+pub mod label;
 pub mod name;
 pub mod run;
 pub mod template;

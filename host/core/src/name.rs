@@ -94,11 +94,11 @@ name!(
     "a letter, then letters, digits and `_`, 64 at most"
 );
 name!(
-    /// A port of a module: `data`, `in_left`, or a family of ports `in*`.
+    /// A port of a module: `data`, `in_left`. A family of ports, `in*`, is what a module declares; one of them is a port.
     PortName,
     "port name",
-    |text| text.len() <= 64 && starts_with_letter(text, |c| c == '_' || c == '*'),
-    "a letter, then letters, digits and `_`, 64 at most"
+    |text| text.len() <= 64 && starts_with_letter(text, |c| c == '_'),
+    "a letter, then letters, digits and `_`, 64 at most; where a module declares `in*`, write `in_1`"
 );
 name!(
     /// The name of a flow: `sample_etl`.
@@ -174,7 +174,8 @@ mod tests {
             assert!(!accepts::<NodeId>(wrong), "{wrong}");
         }
         assert!(accepts::<FlowName>("my-flow"));
-        assert!(accepts::<PortName>("in*"));
+        assert!(accepts::<PortName>("in_1"));
+        assert!(!accepts::<PortName>("in*"));
     }
 
     #[test]

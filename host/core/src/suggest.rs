@@ -3,13 +3,16 @@
 /// The candidate nearest to `given`, if it is near: a third of the letters may differ.
 pub(crate) fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = given.to_lowercase();
-    let limit = match wanted.chars().count() {
+    let length = wanted.chars().count();
+    let limit = match length {
         // Every short name is near every other.
         0..=2 => 0,
         letters => (letters / 3).max(1),
     };
     candidates
         .into_iter()
+        // At least so many letters differ; a flow may have thousands of ids to compare with.
+        .filter(|name| name.chars().count().abs_diff(length) <= limit)
         .map(|name| (strsim::damerau_levenshtein(&wanted, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= limit)
         .min()

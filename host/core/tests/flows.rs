@@ -62,7 +62,7 @@ impl Case {
     }
 
     fn run(&self) -> (Option<Plan>, Diagnostics) {
-        match load_and_plan(&self.source, &catalog(), &context()) {
+        match load_and_plan(&self.source, catalog(), &context()) {
             Ok((plan, warnings)) => (Some(plan), warnings),
             Err(found) => (None, found),
         }

@@ -43,7 +43,7 @@ fn a_bad_entry_is_reported_and_the_rest_load() {
 
 #[test]
 fn what_is_no_registry_says_where() {
-    check("", &[], &["modules.json:1:1: error: the registry is malformed: EOF while parsing a value"]);
+    check("{", &[], &["modules.json:1:1: error: the registry is malformed: EOF while parsing an object"]);
     check(
         "{\n  \"a\": {\"module_path\": \"x.so\", }\n}",
         &[],
@@ -58,15 +58,32 @@ fn what_is_no_registry_says_where() {
         ],
     );
     check("{}", &[], &[]);
+    check("", &[], &[]);
+    check(" \n", &[], &[]);
+}
+
+#[test]
+fn of_two_namesakes_the_later_counts() {
+    let good = r#"{"module_path": "x.so", "type": "solo"}"#;
+    check(
+        &format!("{{\n\"a\": {good},\n\"a\": {good}\n}}"),
+        &["a"],
+        &["modules.json:3:6: error: `a` stands here a second time; this one counts"],
+    );
+    check(
+        &format!("{{\n\"a\": {good},\n\"b\": {good},\n\"a\": 3\n}}"),
+        &["b"],
+        &["modules.json:4:6: error: the entry `a` is invalid: invalid type: integer `3`, expected struct ModuleEntry"],
+    );
 }
 
 #[test]
 fn writing_and_reading_loses_nothing() {
     let catalog = catalog();
-    let text = registry_to_json(&catalog);
+    let text = registry_to_json(catalog);
     let (back, problems) = parse_registry(Path::new("modules.json"), &text);
     assert_eq!(problems, []);
-    assert_eq!(back, catalog);
+    assert_eq!(&back, catalog);
     assert_eq!(registry_to_json(&back), text);
 }
 

@@ -103,11 +103,72 @@ fn a_missing_name_is_an_error_at_its_place() {
 }
 
 #[test]
-fn null_never_becomes_a_text() {
+fn a_missing_name_inside_a_value_is_an_error_too() {
+    refuses(r#""{{ [context.m, 'b'] }}""#, "t.yaml:1:9: error: the context has no `m`");
+    refuses(r#""{{ {'k': [context.m]} }}""#, "t.yaml:1:15: error: the context has no `m`");
+    refuses(r#""x {{ [context.m] }}""#, "t.yaml:1:11: error: the context has no `m`");
+    refuses(r#""{{ [load__rows, 1] }}""#, "t.yaml:1:9: error: `load__rows` has no value");
     refuses(
-        r#""x {{ context.nothing }}""#,
-        "t.yaml:1:4: error: the template `x {{ context.nothing }}` cannot be filled in: `null` has no place in a text",
+        r#""{{ [context['m']] }}""#,
+        "t.yaml:1:4: error: the template `{{ [context['m']] }}` uses a name that has no value",
     );
+    gives(r#""{{ [context.m | default('a'), 'b'] }}""#, json!(["a", "b"]));
+}
+
+#[test]
+fn the_environment_is_asked_by_nothing_but_a_name() {
+    refuses(r#""{{ env['HOME'] }}""#, "t.yaml:1:8: error: the environment is only asked by name");
+    refuses(r#""{{ env }}""#, "t.yaml:1:8: error: the environment is only asked by name");
+}
+
+#[test]
+fn null_never_becomes_a_text() {
+    let refuses_null = |template: &str| {
+        let reason = "cannot be filled in: `null` has no place in a text";
+        refuses(&format!("\"{template}\""), &format!("t.yaml:1:4: error: the template `{template}` {reason}"));
+    };
+    refuses_null("x {{ context.nothing }}");
+    refuses_null("x {{ [context.nothing] }}");
+    refuses_null("x {{ {'k': none} }}");
+    refuses_null("{{ [1, none] | join(',') }}");
+    refuses_null("{{ [{'n': none}] | join(',', attribute='n') }}");
+    refuses_null("{{ context.nothing | string }}");
+    refuses_null("{{ context.nothing | upper }}");
+    refuses_null("{{ '%s' | format(none) }}");
+    refuses(
+        r#""{{ 'a' ~ context.nothing }}""#,
+        "t.yaml:1:14: error: `~` would make a text of `context.nothing`, which holds `null`",
+    );
+    gives(r#""~/x{{ 'y' if context.nothing is none }}""#, json!("~/xy"));
+    gives(r#""{{ 'a' ~ context.n }}""#, json!("a3"));
+    gives(r#""{{ [{'n': 1, 'm': none}] | join(',', attribute='n') }}""#, json!("1"));
+    gives(r#""{{ context.name | upper }}""#, json!("A B"));
+    gives(r#""{{ [context.nothing] }}""#, json!([null]));
+}
+
+#[test]
+fn a_number_is_finite() {
+    let reason = "cannot be filled in: a number in it is infinite, or is none at all";
+    refuses(r#""{{ 1e308 * 10 }}""#, &format!("t.yaml:1:4: error: the template `{{{{ 1e308 * 10 }}}}` {reason}"));
+    refuses(
+        r#""{{ [1e308 * 10] }} x""#,
+        &format!("t.yaml:1:4: error: the template `{{{{ [1e308 * 10] }}}} x` {reason}"),
+    );
+}
+
+#[test]
+fn no_template_runs_for_ever() {
+    let endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";
+    refuses(
+        &format!("\"{endless}\""),
+        &format!("t.yaml:1:4: error: the template `{endless}` cannot be filled in: it takes more than 100000 steps"),
+    );
+    for long in ["{% for i in range(9000) %}{{ 'x' * 200 }}{% endfor %}", "{{ 'x' * 1800000 }}"] {
+        let reason = "cannot be filled in: its text is longer than 1048576 bytes";
+        refuses(&format!("\"{long}\""), &format!("t.yaml:1:4: error: the template `{long}` {reason}"));
+    }
+    let value = rendered(r#""{{ 'x' * 1048576 }}""#).expect("it is just short enough");
+    assert_eq!(value.as_str().map(str::len), Some(1_048_576));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A catalog is what a registry file says. This room neither finds the file nor opens a library; it
 //! reads the text ([`parse_registry`]), writes it ([`registry_to_json`]) and answers questions.
 
+mod beside;
+mod integers;
 mod paths;
 mod registry;
 mod schema;

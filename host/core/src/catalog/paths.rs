@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::ModuleEntry;
+use super::beside::each_scalar;
 
 impl ModuleEntry {
     /// Makes absolute every path in `configs` that is relative: to `base`, the document's folder. A
@@ -13,46 +14,14 @@ impl ModuleEntry {
         let Value::Object(entries) = configs else { return };
         for (name, value) in entries {
             if let Some(schema) = self.config_schema.get(name).and_then(|one| one.schema.as_ref()) {
-                absolutize(value, schema, schema, base);
+                each_scalar(value, schema, "", &mut |value, _, schema| {
+                    if let (Value::String(text), true) = (value, schema["format"] == "path") {
+                        make_absolute(text, base);
+                    }
+                });
             }
         }
     }
-}
-
-/// Walks a value beside its schema.
-fn absolutize(value: &mut Value, schema: &Value, root: &Value, base: &Path) {
-    if let Some(target) = schema["$ref"].as_str().and_then(|reference| resolve(root, reference)) {
-        absolutize(value, target, root, base);
-    }
-    for key in ["anyOf", "oneOf", "allOf"] {
-        for branch in schema[key].as_array().into_iter().flatten() {
-            absolutize(value, branch, root, base);
-        }
-    }
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        Value::String(text) => {
-            if schema["format"] == "path" {
-                make_absolute(text, base);
-            }
-        }
-        Value::Array(items) => {
-            let prefix = schema["prefixItems"].as_array().map_or(&[][..], Vec::as_slice);
-            for (index, item) in items.iter_mut().enumerate() {
-                absolutize(item, prefix.get(index).unwrap_or(&schema["items"]), root, base);
-            }
-        }
-        Value::Object(entries) => {
-            for (key, item) in entries {
-                let property = schema["properties"].get(key);
-                absolutize(item, property.unwrap_or(&schema["additionalProperties"]), root, base);
-            }
-        }
-    }
-}
-
-fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
-    root.pointer(reference.strip_prefix('#')?)
 }
 
 /// Idempotent, for several branches of a schema may lead here.

@@ -15,10 +15,14 @@ use crate::template::offset_of;
 /// Not a module: what a registry says about itself.
 const METADATA: &str = "_metadata";
 
-/// Reads a registry. An entry that is wrong is reported, and the others still load.
+/// Reads a registry. An entry that is wrong is reported, and the others still load. A blank file is an empty registry:
+/// `touch modules.json` makes one.
 #[must_use]
 pub fn parse_registry(path: &Path, text: &str) -> (Catalog, Vec<Diagnostic>) {
     let source = Source::new(path, text);
+    if text.trim().is_empty() {
+        return (Catalog::new(), Vec::new());
+    }
     let sections: Sections<'_> = match serde_json::from_str(text) {
         Ok(sections) => sections,
         Err(error) => return (Catalog::new(), vec![not_json(&source, &error)]),
@@ -28,22 +32,22 @@ pub fn parse_registry(path: &Path, text: &str) -> (Catalog, Vec<Diagnostic>) {
     for (name, raw) in sections.0.into_iter().filter(|(name, _)| name != METADATA) {
         // The raw value is a slice of the text, so its address tells where it stands.
         let offset = raw.get().as_ptr() as usize - text.as_ptr() as usize;
-        match entry(&source, &name, raw, offset) {
-            Err(refused) => found.push(refused),
-            Ok(entry) => match catalog.insert(&name, entry) {
-                Err(error) => found.push(bad_entry(&source, offset, error.to_string())),
-                Ok(None) => {}
-                Ok(Some(_)) => {
-                    found.push(bad_entry(
-                        &source,
-                        offset,
-                        format!("`{name}` stands here a second time; this one counts"),
-                    ));
-                }
-            },
-        }
+        found.extend(add(&mut catalog, &source, &name, raw, offset));
     }
     (catalog, found)
+}
+
+/// Of two entries of one name the later counts, and if that is wrong, none: the earlier was to be replaced.
+fn add(catalog: &mut Catalog, source: &Source, name: &str, raw: &RawValue, offset: usize) -> Option<Diagnostic> {
+    let replaced = catalog.remove(name);
+    let entry = match entry(source, name, raw, offset) {
+        Ok(entry) => entry,
+        Err(refused) => return Some(refused),
+    };
+    if let Err(error) = catalog.insert(name, entry) {
+        return Some(bad_entry(source, offset, error.to_string()));
+    }
+    replaced.map(|_| bad_entry(source, offset, format!("`{name}` stands here a second time; this one counts")))
 }
 
 /// Writes a registry: modules in alphabetical order, indented.

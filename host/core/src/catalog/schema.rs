@@ -1,5 +1,7 @@
 //! What a module can be told: its parameters, each with a JSON Schema.
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -122,8 +124,11 @@ impl ConfigSchema {
 impl Parameter {
     /// The schema of a value of this parameter: its own, or what its type says.
     #[must_use]
-    pub fn json_schema(&self) -> Value {
-        self.schema.clone().unwrap_or_else(|| self.kind.json_schema())
+    pub fn json_schema(&self) -> Cow<'_, Value> {
+        match &self.schema {
+            Some(schema) => Cow::Borrowed(schema),
+            None => Cow::Owned(self.kind.json_schema()),
+        }
     }
 
     fn from_json_schema(property: &Value, whole: &Value) -> Parameter {

@@ -95,7 +95,7 @@ pub enum Node {
     Int(i64),
     /// A number with a point or an exponent.
     Float(f64),
-    /// Text; `1.0.0` is text.
+    /// Text; `1.0.0` is text, and so is `007`.
     Str(String),
     /// A sequence.
     Seq(Vec<Spanned<Node>>),
@@ -135,11 +135,22 @@ impl Node {
     }
 }
 
-/// Parses a YAML document.
+/// The whole number that a float is, if it is one and no other whole number has the same float.
+pub(crate) fn whole_number(float: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    let is_whole = float.fract() == 0.0 && float.abs() <= EXACT;
+    #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is far from the bounds of an i64")]
+    is_whole.then_some(float as i64)
+}
+
+/// Parses a YAML document: 1.2, and of 1.1 the merge key. `<<: *defaults` adds the entries of another mapping that are
+/// not given beside it; an entry so added stands, for its findings, where the `<<` does. A text of digits that starts
+/// with `0` is text.
 ///
 /// # Errors
 /// One clear finding for what a parser can refuse: bad syntax, a tab as indentation, a key given
-/// twice, aliases or nesting beyond any honest document, several documents, an empty file.
+/// twice, an unknown tag, aliases or nesting beyond any honest document, several documents, an empty file. Numbers that
+/// 64 bits cannot hold are all found at once.
 pub fn parse(source: &Source) -> Result<Spanned<Node>, Diagnostics> {
     yaml::parse(source)
 }

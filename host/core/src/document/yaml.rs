@@ -1,19 +1,27 @@
 //! From YAML text to the tree, and from the parser's complaints to ours.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde_yaml::budget::BudgetBreach;
-use serde_yaml::{Error, Location};
+use serde_yaml::{Error, Location, NonFiniteFloatPolicy};
 
 use super::{Node, Source, Spanned};
 use crate::diagnostic::{Diagnostic, Diagnostics, Position, Span};
 
 /// Deeper than any document that a person writes.
 const MAX_DEPTH: usize = 48;
-/// A hundred times the largest flow seen. Aliases count each time they are expanded.
-const MAX_NODES: usize = 100_000;
+/// Enough for a generated flow of tens of thousands of modules.
+const MAX_NODES: usize = 1_000_000;
+/// The parser counts the ends of lists and mappings too.
+const MAX_EVENTS: usize = 3 * MAX_NODES;
+/// What the aliases of a document may add to what is written in it.
+const MAX_ALIASED: usize = 100_000;
+const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
+/// Aliases, anchors and merge keys are each counted for themselves.
+const MAX_SHORTHANDS: usize = 50_000;
 
 pub(super) fn parse(source: &Source) -> Result<Spanned<Node>, Diagnostics> {
     let raw = read(source).map_err(|error| Diagnostics::from(complaint(source, &error)))?;
@@ -36,12 +44,23 @@ fn read(source: &Source) -> Result<serde_yaml::Spanned<Raw>, Error> {
         budget: serde_yaml::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
+            max_events: MAX_EVENTS,
+            max_total_scalar_bytes: MAX_TEXT_BYTES,
+            max_aliases: MAX_SHORTHANDS,
+            max_anchors: MAX_SHORTHANDS,
+            max_merge_keys: MAX_SHORTHANDS,
+            // A block of defaults that a thousand modules share is no attack: what aliases expand to is bounded.
+            enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_yaml::alias_limits! {
-            max_total_replayed_events: MAX_NODES,
+            max_total_replayed_events: MAX_ALIASED,
         },
         with_snippet: false,
         strict_booleans: true,
+        // `!vault x` is not the text `x`.
+        reject_unsupported_tags: true,
+        // Passed on so that they are reported beside all else that is wrong.
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
     };
     serde_yaml::from_str_with_options(&source.text, options)
 }
@@ -51,6 +70,7 @@ enum Raw {
     Null,
     Bool(bool),
     Int(i64),
+    TooLarge,
     Float(f64),
     Str(String),
     Seq(Vec<serde_yaml::Spanned<Raw>>),
@@ -92,9 +112,8 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(Raw::Int(value))
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Raw, E> {
-        let too_large = || E::custom(format!("`{value}` is larger than 64 signed bits hold"));
-        i64::try_from(value).map(Raw::Int).map_err(|_| too_large())
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        Ok(i64::try_from(value).map_or(Raw::TooLarge, Raw::Int))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
@@ -128,16 +147,52 @@ impl<'de> Visitor<'de> for RawVisitor {
 
 fn place(source: &Source, raw: serde_yaml::Spanned<Raw>, found: &mut Diagnostics) -> Spanned<Node> {
     let span = span_of(source, &raw.referenced);
+    let written = source.slice(span_of(source, &raw.defined));
     let node = match raw.value {
         Raw::Null => Node::Null,
         Raw::Bool(value) => Node::Bool(value),
         Raw::Int(value) => Node::Int(value),
-        Raw::Float(value) => Node::Float(value),
+        Raw::TooLarge => refused(too_large(source, span, written), found),
+        Raw::Float(value) => {
+            float(value, written).unwrap_or_else(|refuse| refused(refuse(source, span, written), found))
+        }
         Raw::Str(value) => Node::Str(value),
         Raw::Seq(items) => Node::Seq(items.into_iter().map(|item| place(source, item, found)).collect()),
         Raw::Map(entries) => Node::Map(place_entries(source, entries, span, found)),
     };
     Spanned::new(node, span)
+}
+
+/// The tree goes no further than its findings, so what stands in for a refused value does not matter.
+fn refused(finding: Diagnostic, found: &mut Diagnostics) -> Node {
+    found.push(finding);
+    Node::Null
+}
+
+type Refuse = fn(&Source, Span, &str) -> Diagnostic;
+
+/// What the parser takes for a float because it fits no integer: a number, a text of digits, or neither.
+fn float(value: f64, written: &str) -> Result<Node, Refuse> {
+    let digits = written.strip_prefix(['-', '+']).unwrap_or(written);
+    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        // `007` is an article number or a postal code: as a number it would lose its zeros.
+        true if digits.starts_with('0') => Ok(Node::Str(written.to_owned())),
+        true => Err(too_large),
+        false if !value.is_finite() => Err(not_finite),
+        false => Ok(Node::Float(value)),
+    }
+}
+
+fn too_large(source: &Source, span: Span, written: &str) -> Diagnostic {
+    source
+        .error("number-too-large", span, format!("the number {written} is too large for 64 bits"))
+        .help(format!("quote it if it is a text: \"{written}\""))
+}
+
+fn not_finite(source: &Source, span: Span, written: &str) -> Diagnostic {
+    source
+        .error("number-not-finite", span, format!("`{written}` is no finite number"))
+        .help(format!("quote it if it is a text: \"{written}\""))
 }
 
 fn place_entries(
@@ -147,27 +202,41 @@ fn place_entries(
     found: &mut Diagnostics,
 ) -> Vec<(Spanned<String>, Spanned<Node>)> {
     let mut placed = Vec::with_capacity(entries.len());
+    let mut seen = HashSet::with_capacity(entries.len());
     for (key, value) in entries {
         match key_text(source, key, map) {
-            Ok(key) => placed.push((key, place(source, value, found))),
+            Ok(key) => {
+                // The parser has refused keys of one type: these are `1` and `"1"`.
+                if !seen.insert(key.value.clone()) {
+                    found.push(duplicate_key(source, Some(key.span), &key.value));
+                }
+                placed.push((key, place(source, value, found)));
+            }
             Err(refused) => found.push(refused),
         }
     }
     placed
 }
 
-/// A key as it is written: `1: x` has the key `1`. A key that is a collection is refused; it is
-/// nearly always a template that lacks its quotes.
+/// A key as it is written: `1: x` has the key `1`, where an alias stands for it too. A key that is a collection is
+/// refused; it is nearly always a template that lacks its quotes.
 fn key_text(source: &Source, key: serde_yaml::Spanned<Raw>, map: Span) -> Result<Spanned<String>, Diagnostic> {
     let span = span_of(source, &key.referenced);
     match key.value {
         Raw::Str(text) => Ok(Spanned::new(text, span)),
-        Raw::Null | Raw::Bool(_) | Raw::Int(_) | Raw::Float(_) => Ok(Spanned::new(source.slice(span).to_owned(), span)),
+        Raw::Null | Raw::Bool(_) | Raw::Int(_) | Raw::TooLarge | Raw::Float(_) => {
+            let written = source.slice(span_of(source, &key.defined));
+            Ok(Spanned::new(written.to_owned(), span))
+        }
         Raw::Seq(_) | Raw::Map(_) => {
             Err(unquoted_template(source, map.start)
                 .unwrap_or_else(|| source.error("bad-key", span, "a key must be text")))
         }
     }
+}
+
+fn duplicate_key(source: &Source, span: Option<Span>, key: &str) -> Diagnostic {
+    source.error("duplicate-key", span, format!("the key `{key}` is given twice")).help("keep one of them")
 }
 
 /// `key: {{context.x}}` is a mapping to YAML, with a mapping as its key.
@@ -204,10 +273,12 @@ fn complaint(source: &Source, error: &Error) -> Diagnostic {
     let span = error.location().map(|location| placed(source, span_of(source, &location)));
     let say = |code, message: String, help: &str| source.error(code, span, message).help(help);
     match innermost(error) {
-        Error::DuplicateMappingKey { key, .. } => {
-            let key = key.as_deref().unwrap_or_default();
-            say("duplicate-key", format!("the key `{key}` is given twice"), "keep one of them")
-        }
+        Error::DuplicateMappingKey { key, .. } => duplicate_key(source, span, key.as_deref().unwrap_or_default()),
+        Error::UnsupportedTag { tag, .. } => say(
+            "unknown-tag",
+            format!("the tag `{tag}` is not known"),
+            "take it out, or quote the whole value if it is a text that starts with `!`",
+        ),
         Error::MultipleDocuments { .. } => say(
             "several-documents",
             "a second document starts here".to_owned(),
@@ -219,14 +290,31 @@ fn complaint(source: &Source, error: &Error) -> Diagnostic {
         | Error::AliasReplayCounterOverflow { .. }
         | Error::RecursiveReferencesRequireWeakTypes { .. } => say(
             "alias-bomb",
-            format!("the aliases of this document expand to more than {MAX_NODES} values, or to themselves"),
+            format!("the aliases of this document expand to more than {MAX_ALIASED} values, or to themselves"),
             "write the values out instead of using `*` aliases",
         ),
-        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => too_deep(source, span),
-        Error::Budget { .. } => {
-            say("too-large", format!("the document has more than {MAX_NODES} values"), "split it into several flows")
-        }
+        Error::Budget { breach, .. } => over_budget(source, span, breach),
         other => syntax_error(source, span, &without_place(other)),
+    }
+}
+
+fn over_budget(source: &Source, span: Option<Span>, breach: &BudgetBreach) -> Diagnostic {
+    let too_large = |what: String| {
+        source
+            .error("too-large", span, format!("the document has more than {what}"))
+            .help("split it into several documents")
+    };
+    match breach {
+        BudgetBreach::Depth { .. } => too_deep(source, span),
+        BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => too_large(format!("{MAX_NODES} values")),
+        BudgetBreach::ScalarBytes { .. } => too_large(format!("{} MiB of text", MAX_TEXT_BYTES >> 20)),
+        BudgetBreach::Aliases { .. } => too_large(format!("{MAX_SHORTHANDS} `*` aliases")),
+        BudgetBreach::Anchors { .. } => too_large(format!("{MAX_SHORTHANDS} `&` anchors")),
+        BudgetBreach::MergeKeys { .. } => too_large(format!("{MAX_SHORTHANDS} `<<` merge keys")),
+        BudgetBreach::RecordedAnchorEvents { .. } | BudgetBreach::RecordedAnchorBytes { .. } => {
+            too_large("its parser can keep below `&` anchors".to_owned())
+        }
+        other => source.error("too-large", span, format!("the parser gives up on this document: {other:?}")),
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::plan::{ControlPart, DataEdge, Endpoint, Parts, Plan, PlannedNode, SubFlow, Trigger, Unsorted};
-use super::spec::{FlowMeta, FlowName, ModuleName, NodeId, Settings, Version};
+use super::spec::{FlowMeta, FlowName, Join, ModuleName, NodeId, Settings, Version};
 use crate::catalog::ModuleEntry;
 use crate::diagnostic::Span;
 use crate::document::{Source, SpanMap, child};
@@ -173,6 +173,8 @@ struct SerializedNode {
     wanted_globals: Vec<String>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     labels: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    join: Option<Join>,
     module: ModuleEntry,
     /// Where the module stands in the job folder's copy of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,6 +237,7 @@ impl SerializedNode {
             configs: node.configs.clone(),
             wanted_globals: node.wanted_globals.iter().cloned().collect(),
             labels: node.labels.clone(),
+            join: node.join,
             module: node.entry.clone(),
             span: node.spans.root(),
             template_spans,
@@ -254,6 +257,7 @@ impl SerializedNode {
             spans,
             wanted_globals: self.wanted_globals.into_iter().collect(),
             labels: self.labels,
+            join: self.join,
         }
     }
 }
@@ -290,7 +294,7 @@ impl SerializedExecution {
             from: edge.from.clone(),
             to: edge.to.clone(),
             order: edge.order,
-            condition: edge.trigger,
+            condition: edge.trigger.clone(),
         });
         SerializedExecution {
             format: EXECUTION.to_owned(),

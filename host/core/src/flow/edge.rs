@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use super::spec::{Condition, ControlEdge, DataEdge, Order, PortRef, Valve};
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Position, Span};
 use crate::document::{Source, Spanned};
 use crate::name::NameError;
 use crate::suggest;
@@ -77,6 +77,13 @@ fn order(text: &str, bad: &impl Fn(String) -> Diagnostic) -> Result<Order, Diagn
     NonZeroU32::new(number)
         .map(Order::Nth)
         .ok_or_else(|| bad("order 0 belongs to data edges".to_owned()).help("orders of control edges start at 1"))
+}
+
+/// The condition of a plan on disk.
+pub(super) fn condition_of(text: &str) -> Result<Condition, String> {
+    let nowhere = Source::new("", "");
+    let bad = |message| nowhere.error("bad-valve", Span { start: Position::START, end: Position::START }, message);
+    condition(text.trim(), &bad).map_err(|error| error.message)
 }
 
 fn condition(text: &str, bad: &impl Fn(String) -> Diagnostic) -> Result<Condition, Diagnostic> {
@@ -159,7 +166,6 @@ fn both<A, B>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnostic::Position;
 
     fn control(text: &str) -> Result<ControlEdge, Vec<Diagnostic>> {
         let source = Source::new("flow.yaml", text);

@@ -109,7 +109,8 @@ pub struct Module {
     pub id: Spanned<NodeId>,
     /// The module it is an instance of.
     pub name: Spanned<ModuleName>,
-    /// `required` and `optional` in one object, as written: templates are not filled in, defaults neither.
+    /// `required` and `optional` in one object: templates are not filled in, defaults neither, and `10.0` is `10` where
+    /// the module takes whole numbers.
     pub configs: Value,
     /// Where the values of `configs` stand.
     pub spans: SpanMap,

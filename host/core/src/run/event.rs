@@ -29,7 +29,7 @@ pub enum RunEvent {
         /// 1 at first.
         attempt: u32,
     },
-    /// A module was opened and runs.
+    /// A module is about to be opened and run.
     NodeStarted {
         /// Which.
         node: NodeId,
@@ -78,7 +78,7 @@ pub enum RunEvent {
         sub_flow: SubFlowId,
         /// How it ended.
         state: EndState,
-        /// Why, unless it succeeded.
+        /// Why it did not run to its end; absent if it did, well or not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
         /// How long its last attempt ran.

@@ -1,7 +1,7 @@
 //! The values that a document gets from its environment: `context/<job>_<env>.json` and `--set`.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::diagnostic::{Diagnostics, Position, Span};
 use crate::document::{Node, Source, parse};
@@ -36,8 +36,8 @@ pub enum SetError {
     },
 }
 
-/// Reads `k.sub=v`. The value is a YAML scalar where it can be read as one (`3`, `true`, `"3"`),
-/// and the text itself otherwise.
+/// Reads `k.sub=v`. The value is the text itself, unless the whole of it is `true`, `false`, `null` or `~`, a number as
+/// JSON writes it (`3`, `-0.5`, and so `12345e7`), or one quoted text (`"3"`), which then is text for sure.
 ///
 /// # Errors
 /// If there is no name.
@@ -52,17 +52,33 @@ pub fn parse_set(given: &str) -> Result<(Vec<String>, Value), SetError> {
     Ok((path, scalar(value)))
 }
 
+/// Whatever is not wholly one of these stays as it was given: half of `Report #3` or `&a b` would be YAML too.
 fn scalar(text: &str) -> Value {
-    let as_text = || Value::String(text.to_owned());
-    if matches!(text.trim(), "null" | "~") {
-        return Value::Null;
+    let given = text.trim();
+    match given {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        "null" | "~" => Value::Null,
+        _ => number(given).or_else(|| quoted(given)).unwrap_or_else(|| Value::String(text.to_owned())),
     }
-    match parse(&Source::new("--set", text)) {
-        Ok(node) => match node.value {
-            Node::Seq(_) | Node::Map(_) => as_text(),
-            scalar => scalar.to_json(),
-        },
-        Err(_not_yaml) => as_text(),
+}
+
+/// A number, in JSON's grammar: `01234` and `1_000` are none. One that would lose digits is text.
+fn number(given: &str) -> Option<Value> {
+    let number: Number = serde_json::from_str(given).ok()?;
+    let is_whole = !given.contains(['.', 'e', 'E']);
+    (!is_whole || number.is_i64() || number.is_u64()).then_some(Value::Number(number))
+}
+
+/// A text in quotes, with YAML's escapes.
+fn quoted(given: &str) -> Option<Value> {
+    if !given.starts_with(['"', '\'']) {
+        return None;
+    }
+    let node = parse(&Source::new("--set", given)).ok()?;
+    match node.value {
+        Node::Str(text) if node.span.end.offset == given.len() => Some(Value::String(text)),
+        _ => None,
     }
 }
 
@@ -157,6 +173,37 @@ mod tests {
         assert_eq!(value("n=a=b"), Ok(json!("a=b")));
         assert_eq!(value("n=[1, 2]"), Ok(json!("[1, 2]")));
         assert_eq!(value("n=a: b: c"), Ok(json!("a: b: c")));
+        assert_eq!(value("n= -0.5 "), Ok(json!(-0.5)));
+        assert_eq!(value("n=12345e7"), Ok(json!(123_450_000_000.0)));
+        assert_eq!(value("n=18446744073709551615"), Ok(json!(u64::MAX)));
+        assert_eq!(value("n='it''s # 3'"), Ok(json!("it's # 3")));
+        assert_eq!(value("n=\"a\\tb\""), Ok(json!("a\tb")));
+        let texts = [
+            "Report #3",
+            "&a b",
+            "!t b",
+            "01234",
+            "1_000",
+            "0x10",
+            "+3",
+            ".5",
+            "1.",
+            ".nan",
+            "1e999",
+            "True",
+            "no",
+            "123456789012345678901",
+            "\"a\" # b \"c\"",
+            "'a",
+            " x ",
+            "*a",
+            "- 3",
+            "{a: 1}",
+            "|",
+        ];
+        for text in texts {
+            assert_eq!(value(&format!("n={text}")), Ok(json!(text)));
+        }
         assert!(value("n").is_err());
         assert!(value("=3").is_err());
         assert!(value("a..b=3").is_err());

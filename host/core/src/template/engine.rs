@@ -1,8 +1,16 @@
 //! The minijinja environment, and what a leaf is to it.
 
+use std::io;
+
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, escape_formatter};
+
+use super::plain::{check_config, check_text, guard_filters};
+
+/// How many steps of the engine one leaf may take: enough for a loop over tens of thousands of items.
+pub(super) const MAX_STEPS: u64 = 100_000;
+/// No text that belongs in a config is longer.
+const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
 /// A string leaf that holds a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +40,19 @@ fn sole_expression(text: &str) -> Option<&str> {
     Some(inner.strip_suffix(['-', '+']).unwrap_or(inner))
 }
 
-/// A missing name is an error, text keeps its last newline, nothing is escaped for HTML.
+/// A missing name is an error, and so is `null` in a text; text keeps its last newline, nothing is escaped for HTML; no
+/// template runs for ever.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_syntax(keep_trailing_newline());
+    environment.set_fuel(Some(MAX_STEPS));
     environment.set_formatter(|out, state, value| {
-        if value.kind() == ValueKind::None {
-            return Err(Error::new(ErrorKind::InvalidOperation, "`null` has no place in a text"));
-        }
+        check_text(value)?;
         escape_formatter(out, state, value)
     });
+    guard_filters(&mut environment);
     environment
 }
 
@@ -58,16 +67,53 @@ pub(super) fn evaluate(
     names: Value,
 ) -> Result<serde_json::Value, Error> {
     match leaf {
-        Leaf::Text(text) => environment.render_str(text, names).map(serde_json::Value::String),
+        Leaf::Text(text) => text_of(environment, text, names).map(serde_json::Value::String),
         Leaf::Expression(text) => {
             let value = environment.compile_expression_owned(text)?.eval(names)?;
-            if value.is_undefined() {
-                return Err(Error::from(ErrorKind::UndefinedError));
+            check_config(&value)?;
+            if value.as_str().is_some_and(|text| text.len() > MAX_TEXT_BYTES) {
+                return Err(too_long());
             }
             serde_json::to_value(&value).map_err(|error| {
                 Error::new(ErrorKind::BadSerialization, "the value is not plain data").with_source(error)
             })
         }
+    }
+}
+
+fn text_of(environment: &Environment<'static>, template: &str, names: Value) -> Result<String, Error> {
+    let mut text = Bounded::default();
+    let rendered = environment.template_from_str(template)?.render_captured_to(names, &mut text).map(drop);
+    if text.overflown {
+        return Err(too_long());
+    }
+    rendered?;
+    Ok(String::from_utf8(text.bytes).expect("a template writes whole characters"))
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("its text is longer than {MAX_TEXT_BYTES} bytes"))
+}
+
+/// Takes [`MAX_TEXT_BYTES`] and no more.
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    overflown: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + more.len() > MAX_TEXT_BYTES {
+            self.overflown = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,19 +1,24 @@
 //! `{{ … }}` in configs: minijinja, filled in after parsing, into the string leaves of a value.
 //!
 //! - A leaf that is exactly one expression keeps the expression's type; any other becomes text.
-//! - A name that is missing is an error at its line; `null` inside a text is one too. Nothing ever
-//!   becomes the text `None`.
-//! - Names: `context.*`, `env.*`, `iter.*`, `secret.*`, and globals `moduleid__Var`, however cased.
+//! - A name that is missing is an error at its line; `null` inside a text is one too. No value of a context or a global
+//!   becomes the text `None`; only a `none` that a template itself spells out beside a `~` does.
+//! - Names: `context.*`, `env.*`, `iter.*`, `secret.*`, and globals `moduleid__Var`, however cased. `env` is asked by
+//!   name, `env.HOME`, and by nothing else.
+//! - A leaf takes 100,000 steps at most and becomes a text of 1 MiB at most.
 //!
 //! At validation only `context.*` is known: [`check`] fills that in and tells which leaves wait
 //! for the run. At run [`render`] fills in the rest.
 
+mod condition;
 mod context;
 mod engine;
 mod globals;
+mod plain;
 mod references;
 mod render;
 
+pub use condition::condition;
 pub use context::{Context, SetError, parse_set};
 pub use globals::{GlobalSetTwice, Globals};
 pub use references::References;

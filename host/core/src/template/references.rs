@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::{Environment, Error};
+use minijinja::{Environment, Error, ErrorKind};
 
-use super::engine::{Leaf, environment};
+use super::engine::{Leaf, MAX_STEPS, environment};
 use super::globals::split_global;
 use crate::diagnostic::Span;
 use crate::document::Source;
@@ -90,14 +90,23 @@ impl References {
 /// Where a name stands in the templates of a leaf, on whichever of its lines; the whole leaf if it cannot be told.
 pub(crate) fn name_span(source: &Source, leaf: Span, name: &str) -> Span {
     let text = source.slice(leaf);
-    let in_template = |at: &usize| {
-        let before = &text[..*at];
-        let opened = before.rfind("{{").max(before.rfind("{%"));
-        opened.is_some() && opened > before.rfind("}}").max(before.rfind("%}"))
-    };
-    let Some(at) = text.match_indices(name).map(|(at, _)| at).find(in_template) else { return leaf };
+    let Some(at) = text.match_indices(name).map(|(at, _)| at).find(|at| in_template(text, *at)) else { return leaf };
     let start = leaf.start.after(&text[..at]);
     Span { start, end: start.after(name) }
+}
+
+/// Does it glue values together with `~`?
+pub(super) fn concatenates(leaf: Leaf<'_>) -> bool {
+    match leaf {
+        Leaf::Expression(text) => text.contains('~'),
+        Leaf::Text(text) => text.match_indices('~').any(|(at, _)| in_template(text, at)),
+    }
+}
+
+fn in_template(text: &str, at: usize) -> bool {
+    let before = &text[..at];
+    let opened = before.rfind("{{").max(before.rfind("{%"));
+    opened.is_some() && opened > before.rfind("}}").max(before.rfind("%}"))
 }
 
 /// What is wrong with a bare expression, if anything is.
@@ -107,6 +116,9 @@ pub(crate) fn expression_error(text: &str) -> Option<String> {
 
 /// minijinja's message without the line it counts within the leaf.
 pub(super) fn words(error: &Error) -> String {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return format!("it takes more than {MAX_STEPS} steps");
+    }
     match error.detail() {
         Some(detail) => detail.to_owned(),
         None => error.kind().to_string(),

@@ -8,7 +8,7 @@ use minijinja::{Environment, ErrorKind};
 use serde_json::Value;
 
 use super::engine::{Leaf, environment, evaluate};
-use super::references::{References, name_span, words};
+use super::references::{References, concatenates, name_span, words};
 use super::{Context, Globals};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Source, SpanMap, child};
@@ -46,6 +46,9 @@ pub fn render(value: &Value, spans: &SpanMap, scope: &Scope<'_>, source: &Source
     let mut walk = Walk::new(spans, source);
     let rendered = walk.value(value, "", &mut |walk, leaf, text, pointer| {
         let references = walk.references(leaf, text, pointer)?;
+        if !walk.context_names(text, pointer, &references, scope.context) {
+            return None;
+        }
         if let Some(name) = references.secret.first() {
             walk.unsupported_secret(pointer, name);
             return None;
@@ -55,7 +58,7 @@ pub fn render(value: &Value, spans: &SpanMap, scope: &Scope<'_>, source: &Source
             env: environment_of(&references, scope.env),
             globals: globals.clone(),
         });
-        walk.evaluate(leaf, text, pointer, names, &references, scope.context)
+        walk.evaluate(leaf, text, pointer, names, &references, scope)
     });
     walk.finish(rendered)
 }
@@ -69,6 +72,7 @@ pub fn check(value: &Value, spans: &SpanMap, context: &Context, source: &Source)
         env: minijinja::Value::UNDEFINED,
         globals: Arc::default(),
     });
+    let scope = Scope { context, env: &|_| None, globals: &Globals::new() };
     let mut walk = Walk::new(spans, source);
     let mut checked = Checked::default();
     checked.value = walk.value(value, "", &mut |walk, leaf, text, pointer| {
@@ -76,11 +80,10 @@ pub fn check(value: &Value, spans: &SpanMap, context: &Context, source: &Source)
             checked.unresolved.insert(pointer.to_owned());
             return None;
         };
-        let filled = if references.need_the_run() {
-            walk.context_names(text, pointer, &references, context);
-            None
-        } else {
-            walk.evaluate(leaf, text, pointer, names.clone(), &references, context)
+        let known = walk.context_names(text, pointer, &references, context);
+        let filled = match known && !references.need_the_run() {
+            true => walk.evaluate(leaf, text, pointer, names.clone(), &references, &scope),
+            false => None,
         };
         if filled.is_none() {
             checked.unresolved.insert(pointer.to_owned());
@@ -116,6 +119,22 @@ impl Object for Names {
 fn environment_of(references: &References, env: &dyn Fn(&str) -> Option<String>) -> minijinja::Value {
     let names = references.env.iter().map(|name| name.split('.').next().unwrap_or(name));
     minijinja::Value::from_pairs(names.filter_map(|name| Some((name, env(name)?))))
+}
+
+/// A name whose value is `null`, or holds it. What `~` is given cannot be seen before it has become text.
+fn null_among(references: &References, scope: &Scope<'_>) -> Option<String> {
+    let of_context = references.context.iter().find(|name| scope.context.get(name).is_some_and(holds_null));
+    let of_globals = references.globals.iter().find(|name| scope.globals.resolve(name).is_some_and(holds_null));
+    of_context.map(|name| format!("context.{name}")).or_else(|| of_globals.cloned())
+}
+
+fn holds_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Array(items) => items.iter().any(holds_null),
+        Value::Object(entries) => entries.values().any(holds_null),
+    }
 }
 
 fn to_template(value: impl serde::Serialize) -> minijinja::Value {
@@ -168,6 +187,12 @@ impl<'a> Walk<'a> {
                 self.report("bad-template", self.spans.value(pointer), message, None);
                 None
             }
+            Ok(references) if references.env.contains("") => {
+                let span = self.place(pointer, "env");
+                let message = "the environment is only asked by name".to_owned();
+                self.report("unnamed-env", span, message, Some("write `env.NAME`".to_owned()));
+                None
+            }
             Ok(references) if references.unknown.is_empty() => Some(references),
             Ok(references) => {
                 for name in &references.unknown {
@@ -195,19 +220,22 @@ impl<'a> Walk<'a> {
         pointer: &str,
         names: minijinja::Value,
         references: &References,
-        context: &Context,
+        scope: &Scope<'_>,
     ) -> Option<Value> {
+        if concatenates(leaf)
+            && let Some(name) = null_among(references, scope)
+        {
+            self.null_concatenated(pointer, &name);
+            return None;
+        }
         let error = match evaluate(&self.environment, leaf, names) {
             Ok(value) => return Some(value),
             Err(error) => error,
         };
         if error.kind() == ErrorKind::UndefinedError {
-            let before = self.found.len();
-            self.missing_context(pointer, references, context);
-            if self.found.len() > before {
-                return None;
+            if self.missing_context(pointer, references, scope.context) {
+                self.missing_at_run(text, pointer, references);
             }
-            self.missing_at_run(text, pointer, references);
             return None;
         }
         let message = format!("the template `{}` cannot be filled in: {}", text.trim(), words(&error));
@@ -215,20 +243,18 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// The context names of a leaf that waits for the run. One that brings its own default, or
-    /// asks whether a name is there, can only be judged then.
-    fn context_names(&mut self, text: &str, pointer: &str, references: &References, context: &Context) {
-        if !text.contains("default") && !text.contains("defined") {
-            self.missing_context(pointer, references, context);
-        }
+    /// Are the context names of a leaf there? One that brings its own default, or asks whether a name is there, can
+    /// only be judged by filling it in.
+    fn context_names(&mut self, text: &str, pointer: &str, references: &References, context: &Context) -> bool {
+        text.contains("default") || text.contains("defined") || self.missing_context(pointer, references, context)
     }
 
-    fn missing_context(&mut self, pointer: &str, references: &References, context: &Context) {
+    /// True if none is missing.
+    fn missing_context(&mut self, pointer: &str, references: &References, context: &Context) -> bool {
         let known: Vec<&str> = context.values().keys().map(String::as_str).collect();
-        for name in references.context.iter().filter(|name| !name.is_empty()) {
-            if context.get(name).is_some() {
-                continue;
-            }
+        let names = references.context.iter().filter(|name| !name.is_empty());
+        let missing: Vec<&String> = names.filter(|name| context.get(name).is_none()).collect();
+        for name in &missing {
             let help = suggest::nearest(name, known.iter().copied()).map_or_else(
                 || format!("give it with `--set {name}=…` or in the context file"),
                 |near| format!("did you mean `context.{near}`?"),
@@ -236,6 +262,18 @@ impl<'a> Walk<'a> {
             let span = self.place(pointer, &format!("context.{name}"));
             self.report("missing-context", span, format!("the context has no `{name}`"), Some(help));
         }
+        missing.is_empty()
+    }
+
+    fn null_concatenated(&mut self, pointer: &str, name: &str) {
+        let span = self.place(pointer, name);
+        let help = "write `{{ … }}` beside the text instead of `~`, where it can be seen whether `null` gets in";
+        self.report(
+            "null-in-a-text",
+            span,
+            format!("`~` would make a text of `{name}`, which holds `null`"),
+            Some(help.to_owned()),
+        );
     }
 
     fn missing_at_run(&mut self, text: &str, pointer: &str, references: &References) {

@@ -1,16 +1,16 @@
 //! The configs of one module: against what the module says it can be told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::{JsonType, ValidationError};
+use jsonschema::{JsonType, ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use crate::catalog::{ConfigSchema, ModuleEntry};
+use crate::catalog::{ModuleEntry, Parameter};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Node, Source, SpanMap, Spanned, child};
-use crate::flow::spec::NodeId;
+use crate::flow::spec::{ModuleName, NodeId};
 use crate::suggest;
 use crate::template::{Checked, Context, References, check};
 
@@ -24,12 +24,19 @@ pub(super) struct Configs {
     pub(super) references: BTreeMap<String, References>,
 }
 
+/// A module as the registry has it, and the compiled schemas of its configs.
+pub(super) struct Described<'a> {
+    pub(super) name: &'a ModuleName,
+    pub(super) entry: &'a ModuleEntry,
+    pub(super) schemas: &'a mut Schemas,
+}
+
 /// Reads the configs of a module. An unknown module has been reported: its configs are read, not checked.
 pub(super) fn configs(
     source: &Source,
     id: &Spanned<NodeId>,
     given: Option<&Spanned<Node>>,
-    entry: Option<&ModuleEntry>,
+    described: Option<Described<'_>>,
     context: &Context,
     found: &mut Diagnostics,
 ) -> Configs {
@@ -43,13 +50,17 @@ pub(super) fn configs(
     for section in sections.into_iter().flatten().flatten() {
         merge(source, section, &mut configs, &mut spans, found);
     }
-    let configs = Value::Object(configs);
-    let (checked, problems) = check(&configs, &spans, context, source);
-    found.append(problems);
-    if let Some(entry) = entry {
-        Check { source, id, spans: &spans, schema: &entry.config_schema }.check(&checked, found);
+    let mut configs = Value::Object(configs);
+    if let Some(Described { entry, .. }) = &described {
+        // What is too large is found below, with the templates filled in.
+        entry.settle_integers(&mut configs);
     }
-    Configs { configs, spans, references: checked.references }
+    let (Checked { value, unresolved, references }, problems) = check(&configs, &spans, context, source);
+    found.append(problems);
+    if let Some(Described { name, entry, schemas }) = described {
+        Check { source, id, spans: &spans, name, entry }.check(value, &unresolved, schemas, found);
+    }
+    Configs { configs, spans, references }
 }
 
 fn merge(
@@ -74,26 +85,66 @@ fn merge(
     }
 }
 
+/// The schemas of the configs that were given so far, each compiled once a document.
+#[derive(Default)]
+pub(super) struct Schemas(HashMap<(ModuleName, String), Schema>);
+
+struct Schema {
+    json: Value,
+    /// Or why it is no schema.
+    validator: Result<Validator, String>,
+}
+
+impl Schemas {
+    fn get(&mut self, module: &ModuleName, name: &str, parameter: &Parameter) -> &Schema {
+        self.0.entry((module.clone(), name.to_owned())).or_insert_with(|| {
+            let json = parameter.json_schema().into_owned();
+            let validator = jsonschema::draft202012::options().build(&json).map_err(|broken| broken.to_string());
+            Schema { json, validator }
+        })
+    }
+}
+
+impl Schema {
+    /// The keys that the schema has beside the keyword which refused one.
+    fn properties(&self, error: &ValidationError<'_>) -> Vec<&str> {
+        let beside = error.schema_path().as_str().rsplit_once('/').and_then(|(parent, _)| self.json.pointer(parent));
+        let properties = beside.and_then(|schema| schema["properties"].as_object());
+        properties.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect()
+    }
+}
+
 struct Check<'a> {
     source: &'a Source,
     id: &'a Spanned<NodeId>,
     spans: &'a SpanMap,
-    schema: &'a ConfigSchema,
+    name: &'a ModuleName,
+    entry: &'a ModuleEntry,
 }
 
 impl Check<'_> {
-    fn check(&self, checked: &Checked, found: &mut Diagnostics) {
-        self.missing(&checked.value, found);
-        for (name, value) in checked.value.as_object().into_iter().flatten() {
-            match self.schema.get(name) {
-                Some(parameter) => self.value(name, value, &parameter.json_schema(), &checked.unresolved, found),
+    fn check(&self, mut value: Value, unresolved: &BTreeSet<String>, schemas: &mut Schemas, found: &mut Diagnostics) {
+        let too_large = self.entry.settle_integers(&mut value);
+        found.extend(too_large.iter().filter_map(|pointer| Some(self.too_large(pointer, value.pointer(pointer)?))));
+        self.missing(&value, found);
+        for (name, value) in value.as_object().into_iter().flatten() {
+            match self.entry.config_schema.get(name) {
+                Some(parameter) => self.value(name, value, schemas.get(self.name, name, parameter), unresolved, found),
                 None => found.push(self.unknown(name)),
             }
         }
     }
 
+    fn too_large(&self, pointer: &str, given: &Value) -> Diagnostic {
+        let message = format!("`{}` must be a whole number, not {}", dotted(pointer), kind_of(given));
+        let help = "a whole number beyond 2^53 is written without point and exponent";
+        self.source.error("wrong-type", self.span(pointer), message).help(help)
+    }
+
     fn missing(&self, configs: &Value, found: &mut Diagnostics) {
-        for (name, parameter) in self.schema.required.iter().filter(|(name, _)| configs.get(name.as_str()).is_none()) {
+        for (name, parameter) in
+            self.entry.config_schema.required.iter().filter(|(name, _)| configs.get(name.as_str()).is_none())
+        {
             let message = format!("`{}` needs the config `{name}`", self.id.value);
             let what = Some(parameter.description.trim()).filter(|text| !text.is_empty()).unwrap_or("required");
             let help = format!("`{name}` ({}): {what}", parameter.kind);
@@ -102,14 +153,21 @@ impl Check<'_> {
     }
 
     fn unknown(&self, name: &str) -> Diagnostic {
-        let known = self.schema.iter().map(|(name, _)| name);
+        let known = self.entry.config_schema.iter().map(|(name, _)| name);
         let help = suggest::help(name, known, "its configs are");
         let message = format!("`{}` has no config `{name}`", self.id.value);
         self.source.error("unknown-config", self.spans.key(&child("", name)), message).help_if(help)
     }
 
-    fn value(&self, name: &str, value: &Value, schema: &Value, unresolved: &BTreeSet<String>, found: &mut Diagnostics) {
-        let validator = match jsonschema::draft202012::options().build(schema) {
+    fn value(
+        &self,
+        name: &str,
+        value: &Value,
+        schema: &Schema,
+        unresolved: &BTreeSet<String>,
+        found: &mut Diagnostics,
+    ) {
+        let validator = match &schema.validator {
             Ok(validator) => validator,
             Err(broken) => {
                 let message = format!("the schema of the config `{name}` is not one itself: {broken}");
@@ -119,15 +177,21 @@ impl Check<'_> {
         for error in validator.iter_errors(value) {
             let pointer = format!("{}{}", child("", name), error.instance_path().as_str());
             if !waits(&pointer, &error, unresolved) {
-                found.push(self.wrong(&pointer, &error));
+                self.wrong(&pointer, &error, schema, found);
             }
         }
     }
 
-    fn wrong(&self, pointer: &str, error: &ValidationError<'_>) -> Diagnostic {
-        let name = pointer.trim_start_matches('/').replace('/', ".");
+    fn wrong(&self, pointer: &str, error: &ValidationError<'_>, schema: &Schema, found: &mut Diagnostics) {
+        let name = dotted(pointer);
         let given = error.instance();
         let (message, help) = match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                return found.extend(unexpected.iter().map(|key| self.unknown_key(pointer, key, error, schema)));
+            }
+            ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+                return self.no_branch(pointer, error, context, schema, found);
+            }
             ValidationErrorKind::Type { kind } => {
                 (format!("`{name}` must be {}, not {}", types(kind), kind_of(given)), None)
             }
@@ -136,32 +200,34 @@ impl Check<'_> {
                 let text = given.as_str().unwrap_or_default();
                 (format!("{given} is not a value of `{name}`"), suggest::help(text, options, "it is one of"))
             }
-            ValidationErrorKind::AdditionalProperties { unexpected } => {
-                (format!("`{name}` has no key {}", suggest::quoted_list(unexpected.iter().map(String::as_str))), None)
-            }
             ValidationErrorKind::Required { property } => (format!("`{name}` needs the key {property}"), None),
-            ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
-                return self.no_branch(pointer, error, context);
-            }
             _ => (format!("`{name}` does not fit: {}", error.masked()), None),
         };
-        self.source.error("wrong-type", self.span(pointer), message).help_if(help)
+        found.push(self.source.error("wrong-type", self.span(pointer), message).help_if(help));
     }
 
-    /// None of several schemas fits. If one is of the right type and wrong further in only, that is what was meant.
+    fn unknown_key(&self, pointer: &str, key: &str, error: &ValidationError<'_>, schema: &Schema) -> Diagnostic {
+        let message = format!("`{}` has no key `{key}`", dotted(pointer));
+        let help = suggest::help(key, schema.properties(error), "its keys are");
+        self.source.error("wrong-type", self.spans.key(&child(pointer, key)), message).help_if(help)
+    }
+
+    /// None of several schemas fits. If one alone is of the right type and wrong further in only, that is what was meant.
     fn no_branch(
         &self,
         pointer: &str,
         error: &ValidationError<'_>,
         branches: &[Vec<ValidationError<'static>>],
-    ) -> Diagnostic {
+        schema: &Schema,
+        found: &mut Diagnostics,
+    ) {
         let here = error.instance_path().as_str();
-        let deeper = |branch: &&Vec<ValidationError<'static>>| {
-            branch.iter().all(|nested| nested.instance_path().as_str().len() > here.len())
-        };
-        if let Some(nested) = branches.iter().find(deeper).and_then(|branch| branch.first()) {
-            let further = nested.instance_path().as_str().strip_prefix(here).unwrap_or_default();
-            return self.wrong(&format!("{pointer}{further}"), nested);
+        if let Some(meant) = meant(here, branches) {
+            for nested in meant {
+                let further = nested.instance_path().as_str().strip_prefix(here).unwrap_or_default();
+                self.wrong(&format!("{pointer}{further}"), nested, schema, found);
+            }
+            return;
         }
         let wanted: Vec<String> = branches
             .iter()
@@ -171,17 +237,35 @@ impl Check<'_> {
                 _ => None,
             })
             .collect();
-        let name = pointer.trim_start_matches('/').replace('/', ".");
+        let name = dotted(pointer);
         let message = match wanted.is_empty() {
             true => format!("`{name}` does not fit any of the forms it may have"),
             false => format!("`{name}` must be {}, not {}", wanted.join(" or "), kind_of(error.instance())),
         };
-        self.source.error("wrong-type", self.span(pointer), message)
+        found.push(self.source.error("wrong-type", self.span(pointer), message));
     }
 
     fn span(&self, pointer: &str) -> Option<Span> {
         self.spans.value(pointer)
     }
+}
+
+/// The branch that was meant: the first that is wrong further in only, or else the one whose keys alone are wrong.
+fn meant<'a>(here: &str, branches: &'a [Vec<ValidationError<'static>>]) -> Option<&'a [ValidationError<'static>]> {
+    let deeper = |nested: &ValidationError<'_>| nested.instance_path().as_str().len() > here.len();
+    let keys = |nested: &ValidationError<'_>| {
+        use ValidationErrorKind::{AdditionalProperties, Required};
+        deeper(nested) || matches!(nested.kind(), AdditionalProperties { .. } | Required { .. })
+    };
+    let further_in = branches.iter().find(|branch| branch.iter().all(deeper));
+    let mut by_keys = branches.iter().filter(|branch| branch.iter().all(keys));
+    let alone = by_keys.next().filter(|_| by_keys.next().is_none());
+    further_in.or(alone).map(Vec::as_slice)
+}
+
+/// `/options/level` as a person says it: `options.level`.
+fn dotted(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
 }
 
 /// Can an error only be judged at run? So it is for a leaf whose value comes with the run, and for a choice that

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::diagnostic::{Diagnostics, Span};
-use crate::document::{Node, Source, Spanned};
+use crate::document::{Node, Source, Spanned, whole_number};
 use crate::flow::edge::bad_name;
 use crate::name::NameError;
 use crate::suggest;
@@ -115,6 +115,7 @@ impl<'a> Fields<'a> {
         Some(entries)
     }
 
+    /// A whole number, `1e3` and `10.0` too: as in configs.
     pub(super) fn integer(
         &self,
         node: &Spanned<Node>,
@@ -122,7 +123,12 @@ impl<'a> Fields<'a> {
         range: RangeInclusive<i64>,
         found: &mut Diagnostics,
     ) -> Option<i64> {
-        let Node::Int(number) = node.value else {
+        let number = match node.value {
+            Node::Int(number) => Some(number),
+            Node::Float(number) => whole_number(number),
+            Node::Null | Node::Bool(_) | Node::Str(_) | Node::Seq(_) | Node::Map(_) => None,
+        };
+        let Some(number) = number else {
             self.wrong_type(node, key, "a whole number", found);
             return None;
         };

@@ -1,7 +1,7 @@
 //! From text to a typed [`Flow`], with every problem at once.
 //!
-//! A section that cannot be read does not hide the problems of the others. What no type can say (does the port exist, is
-//! there a cycle) is for [`super::plan`].
+//! A section that cannot be read does not hide the problems of the others, nor those of the wiring: what planning does
+//! not look at gets a stand-in. What no type can say (does the port exist, is there a cycle) is for [`super::plan`].
 
 mod configs;
 mod edges;
@@ -46,19 +46,12 @@ fn document(
     let connections = top.optional("connections");
     top.finish(found);
 
-    let meta = meta.and_then(|node| self::meta(source, node, found));
-    let settings = settings.map_or(Some(Settings::default()), |node| self::settings(source, node, found));
+    let meta = meta.and_then(|node| self::meta(source, node, found)).unwrap_or_else(stand_in);
+    let settings = settings.map_or_else(Settings::default, |node| self::settings(source, node, found));
     let modules = modules.and_then(|node| modules::modules(source, node, catalog, context, found));
     let edges = connections.map_or(Some(Default::default()), |node| edges::connections(source, node, found));
     let (data_edges, control_edges) = edges?;
-    Some(Flow {
-        meta: meta?,
-        settings: settings?,
-        modules: modules?,
-        data_edges,
-        control_edges,
-        source: source.clone(),
-    })
+    Some(Flow { meta, settings, modules: modules?, data_edges, control_edges, source: source.clone() })
 }
 
 fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<FlowMeta> {
@@ -74,6 +67,18 @@ fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Optio
     Some(FlowMeta { name: name?, version: version?, about })
 }
 
+/// For a section `flow` that cannot be read, which has been reported: no plan leaves [`super::load_and_plan`] with it.
+fn stand_in() -> FlowMeta {
+    const WELL_FORMED: &str = "a name that this program gives is well formed";
+    let about = About {
+        authors: Vec::new(),
+        created: "2000-01-01".parse().expect(WELL_FORMED),
+        desc: None,
+        labels: Map::new(),
+    };
+    FlowMeta { name: "unnamed".parse().expect(WELL_FORMED), version: "0.0.0".parse().expect(WELL_FORMED), about }
+}
+
 /// Names and plain values.
 fn labels(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Map<String, Value> {
     let Some(node) = fields.optional("labels") else { return Map::new() };
@@ -86,9 +91,9 @@ fn labels(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Map<String, Value
     entries.iter().map(|(key, value)| (key.value.clone(), value.value.to_json())).collect()
 }
 
-fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<Settings> {
-    let mut fields = Fields::of(source, node, "`settings`", found)?;
+fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Settings {
     let defaults = Settings::default();
+    let Some(mut fields) = Fields::of(source, node, "`settings`", found) else { return defaults };
     let timeout = fields.optional("timeout").and_then(|node| fields.integer(node, "timeout", 1..=31_536_000, found));
     let retries = fields.optional("retries").and_then(|node| fields.integer(node, "retries", 0..=3, found));
     let threads = fields.optional("threads").and_then(|node| fields.integer(node, "threads", 1..=1024, found));
@@ -104,11 +109,11 @@ fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> O
     let execution_mode =
         fields.optional("execution_mode").and_then(|node| fields.choice(node, "execution_mode", &modes, found));
     fields.finish(found);
-    Some(Settings {
+    Settings {
         timeout_s: timeout.map_or(defaults.timeout_s, i64::unsigned_abs),
         retries: retries.and_then(|n| u8::try_from(n).ok()).unwrap_or(defaults.retries),
         fail_strategy: fail_strategy.unwrap_or(defaults.fail_strategy),
         execution_mode: execution_mode.unwrap_or(defaults.execution_mode),
         threads: threads.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
-    })
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::configs::{self, Configs};
+use super::configs::{self, Configs, Described, Schemas};
 use super::fields::{Fields, list};
 use super::labels;
 use crate::catalog::Catalog;
@@ -23,7 +23,9 @@ pub(super) fn modules(
     if items.is_empty() {
         found.push(source.error("no-modules", node.span, "the flow has no modules"));
     }
-    let modules: Vec<Module> = items.iter().filter_map(|item| module(source, item, catalog, context, found)).collect();
+    let mut schemas = Schemas::default();
+    let modules: Vec<Module> =
+        items.iter().filter_map(|item| module(source, item, catalog, &mut schemas, context, found)).collect();
     let unique = duplicates(source, &modules, found);
     Some(modules).filter(|modules| unique && modules.len() == items.len())
 }
@@ -32,6 +34,7 @@ fn module(
     source: &Source,
     node: &Spanned<Node>,
     catalog: &Catalog,
+    schemas: &mut Schemas,
     context: &Context,
     found: &mut Diagnostics,
 ) -> Option<Module> {
@@ -57,7 +60,8 @@ fn module(
         Some(_) => {}
     }
     let id = id?;
-    let Configs { configs, spans, references } = configs::configs(source, &id, given, entry, context, found);
+    let described = entry.map(|entry| Described { name: &name.value, entry, schemas });
+    let Configs { configs, spans, references } = configs::configs(source, &id, given, described, context, found);
     Some(Module { id, name, configs, spans, references, misc, labels })
 }
 

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::topology::Topology;
-use super::{ControlEdge, DataEdge, Plan, PlannedNode, SubFlow, SubFlowId, Trigger};
+use super::{ControlEdge, DataEdge, NodePlace, Plan, PlannedNode, SubFlow, SubFlowId, Trigger};
 use super::{control, globals, unsupported, wiring};
 use crate::catalog::Catalog;
 use crate::diagnostic::{Diagnostics, Span};
 use crate::document::Source;
 use crate::flow::precedence::{self, Edge};
-use crate::flow::spec::{self, Flow, FlowMeta, NodeId, Settings};
+use crate::flow::spec::{self, Flow, FlowMeta, Join, NodeId, Settings};
 
 /// What a plan is made of, unsorted.
 pub(in crate::flow) struct Parts {
@@ -78,7 +78,8 @@ impl Plan {
         let nodes = sorted_nodes(parts.nodes, &parts.data_edges)?;
         let component = components(&nodes, &parts.data_edges)?;
         let sub_flows = sub_flows(&nodes, &component, &parts.control_edges)?;
-        let control_edges = number(parts.control_edges, &sub_flows);
+        let places = node_places(&nodes, &parts.data_edges, &sub_flows);
+        let control_edges = number(parts.control_edges, &places);
         Ok(Plan {
             name: parts.meta.name,
             version: parts.meta.version,
@@ -89,8 +90,24 @@ impl Plan {
             data_edges: parts.data_edges,
             control_edges,
             sub_flows,
+            places,
         })
     }
+}
+
+fn node_places(nodes: &[PlannedNode], edges: &[DataEdge], sub_flows: &[SubFlow]) -> BTreeMap<NodeId, NodePlace> {
+    let place = |(node, of): (usize, &PlannedNode)| (of.id.clone(), NodePlace { node, ..NodePlace::default() });
+    let mut places: BTreeMap<NodeId, NodePlace> = nodes.iter().enumerate().map(place).collect();
+    for sub_flow in sub_flows {
+        for node in &sub_flow.nodes {
+            places.entry(node.clone()).and_modify(|place| place.sub_flow = sub_flow.id.0);
+        }
+    }
+    for (at, edge) in edges.iter().enumerate() {
+        places.entry(edge.from.node.clone()).and_modify(|place| place.outputs.push(at));
+        places.entry(edge.to.node.clone()).and_modify(|place| place.inputs.push(at));
+    }
+    places
 }
 
 fn sorted_nodes(nodes: Vec<PlannedNode>, edges: &[DataEdge]) -> Result<Vec<PlannedNode>, Unsorted> {
@@ -122,6 +139,7 @@ fn sub_flows(nodes: &[PlannedNode], component: &[usize], control: &[ControlPart]
                 from: group_of(place(&places, &edge.from)?),
                 to: group_of(place(&places, &edge.to)?),
                 order: edge.order,
+                starts: matches!(edge.trigger, Trigger::Start { .. }),
             })
         })
         .collect();
@@ -137,23 +155,29 @@ fn sub_flows(nodes: &[PlannedNode], component: &[usize], control: &[ControlPart]
     for (position, group) in order.iter().enumerate() {
         number[*group] = SubFlowId(position);
     }
+    let mut members = vec![Vec::new(); firsts.len()];
+    (0..nodes.len()).for_each(|index| members[group_of(index)].push(index));
     let sub_flow = |group: usize| SubFlow {
         id: number[group],
-        nodes: ids(nodes, (0..nodes.len()).filter(|index| group_of(*index) == group)),
+        nodes: ids(nodes, members[group].iter().copied()),
         after: after[group].iter().map(|before| number[*before]).collect(),
+        join: join(members[group].iter().filter_map(|index| nodes[*index].join)),
     };
     Ok(order.into_iter().map(sub_flow).collect())
 }
 
-fn number(control: Vec<ControlPart>, sub_flows: &[SubFlow]) -> Vec<ControlEdge> {
-    let home: BTreeMap<&NodeId, SubFlowId> =
-        sub_flows.iter().flat_map(|sub_flow| sub_flow.nodes.iter().map(|node| (node, sub_flow.id))).collect();
+/// The stricter one, where modules of a sub flow differ.
+fn join(mut said: impl Iterator<Item = Join>) -> Join {
+    if said.any(|join| join == Join::All) { Join::All } else { Join::Taken }
+}
+
+fn number(control: Vec<ControlPart>, places: &BTreeMap<NodeId, NodePlace>) -> Vec<ControlEdge> {
     control
         .into_iter()
         .filter_map(|edge| {
             Some(ControlEdge {
-                from_sub_flow: *home.get(&edge.from)?,
-                to_sub_flow: *home.get(&edge.to)?,
+                from_sub_flow: SubFlowId(places.get(&edge.from)?.sub_flow),
+                to_sub_flow: SubFlowId(places.get(&edge.to)?.sub_flow),
                 from: edge.from,
                 to: edge.to,
                 order: edge.order,

@@ -7,7 +7,7 @@ use super::assemble::ControlPart;
 use super::topology::Topology;
 use super::wiring::Wiring;
 use crate::diagnostic::Diagnostics;
-use crate::flow::spec::{Condition, ControlEdge, Flow, NodeId, Order};
+use crate::flow::spec::{ControlEdge, Flow, NodeId, Order};
 use crate::suggest;
 
 /// The sound control edges between sub flows, their orders resolved.
@@ -50,26 +50,15 @@ fn resolve_orders(between: &[Between<'_>]) -> Vec<ControlPart> {
                 Order::Nth(order) => order.get(),
                 Order::Last => highest.get(leaves).copied().unwrap_or(0).saturating_add(1),
             };
+            // What does not run [`super::unsupported`] has refused.
             Some(ControlPart {
                 from: edge.from.value.clone(),
                 to: edge.to.value.clone(),
                 order,
-                trigger: trigger(&edge.valve.value.condition)?,
+                trigger: Trigger::of(&edge.valve.value.condition)?,
             })
         })
         .collect()
-}
-
-/// What runs, of what the language knows; [`super::unsupported`] has refused the rest.
-fn trigger(condition: &Condition) -> Option<Trigger> {
-    match condition {
-        Condition::Ok => Some(Trigger::Ok),
-        Condition::Error
-        | Condition::Done
-        | Condition::When(_)
-        | Condition::Iterate { .. }
-        | Condition::Start { .. } => None,
-    }
 }
 
 struct SubFlows {

@@ -1,23 +1,32 @@
 //! Globals: is what is read declared, and set by the time it is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Plan;
 use super::wiring::Wiring;
+use super::{Plan, SubFlowId};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::Source;
 use crate::flow::precedence;
-use crate::flow::spec::{Flow, Module, NodeId};
+use crate::flow::spec::{Condition, Flow, NodeId};
 use crate::suggest;
-use crate::template::{name_span, split_global};
+use crate::template::{References, name_span, split_global};
 
-/// One module's template uses another's global.
+/// A template or a condition uses a module's global.
 pub(super) struct Read {
     reader: NodeId,
+    when: When,
     pub(super) writer: NodeId,
     /// As the writer declares it.
     pub(super) name: String,
     span: Span,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// In the reader's configs, when it starts.
+    Start,
+    /// In the condition of an edge that leaves the reader, when its sub flow has ended.
+    End,
 }
 
 /// All reads of globals that exist; an error for each of one that does not.
@@ -28,8 +37,16 @@ pub(super) fn resolve(flow: &Flow, wiring: &Wiring<'_>, found: &mut Diagnostics)
             let leaf = module.spans.value(pointer).unwrap_or(module.id.span);
             for name in &references.globals {
                 let span = name_span(&flow.source, leaf, name);
-                reads.extend(read(flow, wiring, module, name, span, found));
+                reads.extend(read(flow, wiring, &module.id.value, When::Start, name, span, found));
             }
+        }
+    }
+    for edge in &flow.control_edges {
+        let Condition::When(expression) = &edge.valve.value.condition else { continue };
+        // A malformed one was refused when the edge was read.
+        for name in References::of_expression(expression).into_iter().flat_map(|references| references.globals) {
+            let span = name_span(&flow.source, edge.valve.span, &name);
+            reads.extend(read(flow, wiring, &edge.from.value, When::End, &name, span, found));
         }
     }
     reads
@@ -37,20 +54,24 @@ pub(super) fn resolve(flow: &Flow, wiring: &Wiring<'_>, found: &mut Diagnostics)
 
 /// A global is readable only where its writer has ended for sure.
 pub(super) fn check_order(plan: &Plan, reads: &[Read], source: &Source, found: &mut Diagnostics) {
-    let direct: Vec<BTreeSet<usize>> =
-        plan.sub_flows().iter().map(|sub_flow| sub_flow.after.iter().map(|before| before.index()).collect()).collect();
-    let ended = precedence::closure(&direct);
+    let mut before: BTreeMap<SubFlowId, BTreeSet<usize>> = BTreeMap::new();
     for read in reads {
         let home = |id: &NodeId| plan.sub_flow_of(id).map(|sub_flow| sub_flow.id);
         let (Some(reader), Some(writer)) = (home(&read.reader), home(&read.writer)) else { continue };
-        if !ended[reader.index()].contains(&writer.index()) {
+        if reader == writer && read.when == When::End {
+            continue;
+        }
+        let ended = before.entry(reader).or_insert_with(|| {
+            precedence::all_before(reader.0, |of| plan.sub_flows()[of].after.iter().map(|one| one.0).collect())
+        });
+        if !ended.contains(&writer.0) {
             found.push(too_early(read, reader == writer, source));
         }
     }
 }
 
 fn too_early(read: &Read, together: bool, source: &Source) -> Diagnostic {
-    let Read { reader, writer, name, span } = read;
+    let Read { reader, writer, name, span, .. } = read;
     let (why, help) = match together {
         true => (
             "both run at the same time, in one sub flow".to_owned(),
@@ -68,7 +89,8 @@ fn too_early(read: &Read, together: bool, source: &Source) -> Diagnostic {
 fn read(
     flow: &Flow,
     wiring: &Wiring<'_>,
-    module: &Module,
+    reader: &NodeId,
+    when: When,
     name: &str,
     span: Span,
     found: &mut Diagnostics,
@@ -93,5 +115,5 @@ fn read(
         found.push(flow.source.error("unknown-global", span, message).help_if(help));
         return None;
     };
-    Some(Read { reader: module.id.value.clone(), writer: writer.clone(), name: declared.to_owned(), span })
+    Some(Read { reader: reader.clone(), when, writer: writer.clone(), name: declared.to_owned(), span })
 }

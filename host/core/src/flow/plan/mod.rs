@@ -10,13 +10,16 @@ mod topology;
 mod unsupported;
 mod wiring;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{About, ExecutionMode, Flow, FlowName, ModuleName, NodeId, PortName, Settings, Version};
+use super::edge;
+use super::spec::{
+    About, Condition, ExecutionMode, Flow, FlowName, Join, ModuleName, NodeId, PortName, Settings, Version,
+};
 use crate::catalog::{Catalog, ModuleEntry};
 use crate::diagnostic::Diagnostics;
 use crate::document::{Source, SpanMap};
@@ -59,6 +62,17 @@ pub struct Plan {
     data_edges: Vec<DataEdge>,
     control_edges: Vec<ControlEdge>,
     sub_flows: Vec<SubFlow>,
+    places: BTreeMap<NodeId, NodePlace>,
+}
+
+/// Where a module of a plan is found.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct NodePlace {
+    node: usize,
+    sub_flow: usize,
+    /// Of the data edges that feed it, the places.
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
 }
 
 /// One module of a plan.
@@ -78,6 +92,8 @@ pub struct PlannedNode {
     pub wanted_globals: BTreeSet<String>,
     /// What it can be selected by.
     pub labels: Map<String, Value>,
+    /// When its sub flow runs, if it has a say.
+    pub join: Option<Join>,
 }
 
 /// A port of a planned module.
@@ -122,12 +138,65 @@ pub struct ControlEdge {
 }
 
 /// What makes a control edge fire. Only what this version runs: [`plan()`] refuses the rest of
-/// [`super::spec::Condition`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// [`super::spec::Condition`]. On disk and in messages it is the condition's text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Trigger {
     /// The sub flow it leaves has succeeded.
     Ok,
+    /// It has failed: its failure is handled.
+    Error,
+    /// It has succeeded or failed.
+    Done,
+    /// It has succeeded, and this expression over globals and context is true.
+    When(String),
+    /// It has succeeded, and nobody waits for what follows.
+    Start {
+        /// The run does not wait for it at its end either, and does not count its failure.
+        detach: bool,
+    },
+}
+
+impl Trigger {
+    /// What runs, of what the language knows.
+    pub(crate) fn of(condition: &Condition) -> Option<Trigger> {
+        match condition {
+            Condition::Ok => Some(Trigger::Ok),
+            Condition::Error => Some(Trigger::Error),
+            Condition::Done => Some(Trigger::Done),
+            Condition::When(expression) => Some(Trigger::When(expression.clone())),
+            Condition::Start { detach } => Some(Trigger::Start { detach: *detach }),
+            Condition::Iterate { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trigger::Ok => "ok",
+            Trigger::Error => "error",
+            Trigger::Done => "done",
+            Trigger::When(expression) => expression,
+            Trigger::Start { detach: false } => "start",
+            Trigger::Start { detach: true } => "start detach",
+        })
+    }
+}
+
+impl From<Trigger> for String {
+    fn from(trigger: Trigger) -> String {
+        trigger.to_string()
+    }
+}
+
+impl TryFrom<String> for Trigger {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Trigger, String> {
+        let condition = edge::condition_of(&text)?;
+        Trigger::of(&condition).ok_or_else(|| format!("`{text}` is a condition that this pype does not run"))
+    }
 }
 
 /// Modules that data joins, and which therefore run, fail and are retried as one.
@@ -137,8 +206,11 @@ pub struct SubFlow {
     pub id: SubFlowId,
     /// Its modules, each after those that feed it. There is at least one.
     pub nodes: Vec<NodeId>,
-    /// The sub flows that must have ended before it starts. All have lower numbers.
+    /// The sub flows that must have ended before it starts; what those wait for is not named again. All have lower
+    /// numbers.
     pub after: BTreeSet<SubFlowId>,
+    /// When it runs, with several control edges that lead to it.
+    pub join: Join,
 }
 
 /// Wires a flow.
@@ -170,8 +242,7 @@ impl Plan {
     /// If the id is another plan's.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> &PlannedNode {
-        let found = self.nodes.iter().find(|node| node.id == *id);
-        found.expect("an id of a plan names one of its modules")
+        &self.nodes[self.places.get(id).expect("an id of a plan names one of its modules").node]
     }
 
     /// All data edges, as the document lists them.
@@ -181,13 +252,20 @@ impl Plan {
     }
 
     /// The data edges that feed a module.
-    pub fn inputs_of<'a>(&'a self, id: &'a NodeId) -> impl Iterator<Item = &'a DataEdge> {
-        self.data_edges.iter().filter(move |edge| edge.to.node == *id)
+    pub fn inputs_of<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = &'a DataEdge> {
+        let edges = self.places.get(id).into_iter().flat_map(|place| &place.inputs);
+        edges.map(|edge| &self.data_edges[*edge])
     }
 
     /// The data edges that a module feeds.
-    pub fn outputs_of<'a>(&'a self, id: &'a NodeId) -> impl Iterator<Item = &'a DataEdge> {
-        self.data_edges.iter().filter(move |edge| edge.from.node == *id)
+    pub fn outputs_of<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = &'a DataEdge> {
+        self.numbered_outputs_of(id).map(|(_, edge)| edge)
+    }
+
+    /// The same, each with its place in [`Plan::data_edges`].
+    pub fn numbered_outputs_of<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = (usize, &'a DataEdge)> {
+        let edges = self.places.get(id).into_iter().flat_map(|place| &place.outputs);
+        edges.map(|edge| (*edge, &self.data_edges[*edge]))
     }
 
     /// All control edges between sub flows, as the document lists them.
@@ -214,7 +292,7 @@ impl Plan {
     /// The sub flow that a module belongs to.
     #[must_use]
     pub fn sub_flow_of(&self, id: &NodeId) -> Option<&SubFlow> {
-        self.sub_flows.iter().find(|sub_flow| sub_flow.nodes.contains(id))
+        self.places.get(id).map(|place| &self.sub_flows[place.sub_flow])
     }
 
     /// Sub flows that may run side by side, wave after wave.

@@ -3,7 +3,7 @@
 
 use crate::diagnostic::{Diagnostics, Span};
 use crate::document::Source;
-use crate::flow::spec::{Condition, Flow, Isolation, Join, Module};
+use crate::flow::spec::{Condition, Flow, Isolation, Module};
 use crate::template::name_span;
 
 pub(super) fn check(flow: &Flow, found: &mut Diagnostics) {
@@ -12,8 +12,8 @@ pub(super) fn check(flow: &Flow, found: &mut Diagnostics) {
         names(module, &flow.source, found);
     }
     for edge in &flow.control_edges {
-        if let Some(what) = condition(&edge.valve.value.condition) {
-            refuse(what, edge.valve.span, &flow.source, found);
+        if let Condition::Iterate { .. } = edge.valve.value.condition {
+            refuse("`iterate`", edge.valve.span, &flow.source, found);
         }
     }
 }
@@ -22,9 +22,6 @@ fn misc(module: &Module, source: &Source, found: &mut Diagnostics) {
     let misc = &module.misc;
     if let Some(checkpoint) = misc.checkpoint.filter(|checkpoint| checkpoint.value) {
         refuse("`checkpoint`", checkpoint.span, source, found);
-    }
-    if let Some(join) = misc.join.filter(|join| join.value == Join::All) {
-        refuse("`join: all`", join.span, source, found);
     }
     if let Some(isolation) = misc.isolation.filter(|one| one.value == Isolation::Process) {
         refuse("`isolation: process`", isolation.span, source, found);
@@ -40,17 +37,6 @@ fn names(module: &Module, source: &Source, found: &mut Diagnostics) {
             let name = name.trim_end_matches('.').to_owned();
             refuse(&format!("`{name}`"), name_span(source, span, &name), source, found);
         }
-    }
-}
-
-fn condition(condition: &Condition) -> Option<&'static str> {
-    match condition {
-        Condition::Ok => None,
-        Condition::Error => Some("the condition `error`"),
-        Condition::Done => Some("the condition `done`"),
-        Condition::When(_) => Some("an expression as condition"),
-        Condition::Iterate { .. } => Some("`iterate`"),
-        Condition::Start { .. } => Some("`start`"),
     }
 }
 

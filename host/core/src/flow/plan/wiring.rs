@@ -69,6 +69,7 @@ pub(super) fn nodes(modules: Vec<Module>, reads: &[Read], catalog: &Catalog) -> 
                 configs: module.configs,
                 spans: module.spans,
                 labels: module.labels,
+                join: module.misc.join.map(|join| join.value),
             })
         })
         .collect()

@@ -12,6 +12,8 @@ pub enum EndState {
     Success,
     /// It ran and failed, its last attempt too.
     Failed,
+    /// It ran and failed, and an `error` edge leads on from it.
+    Handled,
     /// No edge that leads to it fired.
     Skipped,
     /// What it depends on failed.
@@ -53,14 +55,26 @@ pub struct SubFlowOutcome {
     pub state: EndState,
     /// How many attempts were started.
     pub attempts: u32,
-    /// Why it did not run, or was stopped, in words.
+    /// Why it did not run, or was stopped, or who handles its failure; in words.
     pub reason: Option<String>,
+    /// Whether the run neither waited for it nor counts how it ended.
+    pub detached: bool,
 }
 
 impl Outcome {
-    /// How the run as a whole ended.
+    /// How the run as a whole ended. A failure that was handled is none.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// The same where handled failures count too.
+    #[must_use]
+    pub fn strict_verdict(&self) -> Verdict {
+        let handled = self.sub_flows.iter().any(|one| one.state == EndState::Handled && !one.detached);
+        match self.verdict {
+            Verdict::Succeeded if handled => Verdict::Failed,
+            other => other,
+        }
     }
 }

@@ -8,6 +8,8 @@ use crate::flow::plan::Trigger;
 pub(super) enum State {
     Pending,
     Running,
+    /// An attempt has failed, and the next one is not due yet.
+    BackingOff,
     /// Running, and told to stop.
     Cancelling,
     Ended(EndState),
@@ -17,9 +19,10 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Start,
-    Retry,
+    BackOff,
     Succeed,
     Fail,
+    Handle,
     Skip,
     FailUpstream,
     AskToStop,
@@ -35,22 +38,40 @@ pub(super) enum EdgeState {
     Dead,
 }
 
+/// What a condition has given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    Open,
+    Made(bool),
+    Impossible(String),
+}
+
 impl State {
     /// The legal transitions, all of them.
     pub(super) fn after(self, step: Step) -> Option<State> {
         match (self, step) {
-            (State::Pending, Step::Start) | (State::Running, Step::Retry) => Some(State::Running),
+            (State::Pending | State::BackingOff, Step::Start) => Some(State::Running),
+            (State::Running, Step::BackOff) => Some(State::BackingOff),
+            (State::Running, Step::AskToStop) => Some(State::Cancelling),
             (State::Pending, Step::Skip) => Some(State::Ended(EndState::Skipped)),
             (State::Pending, Step::FailUpstream) => Some(State::Ended(EndState::UpstreamFailed)),
-            (State::Running, Step::AskToStop) => Some(State::Cancelling),
             (State::Running | State::Cancelling, Step::Succeed) => Some(State::Ended(EndState::Success)),
-            (State::Running | State::Cancelling, Step::Fail) => Some(State::Ended(EndState::Failed)),
+            (State::Running | State::BackingOff | State::Cancelling, Step::Fail) => {
+                Some(State::Ended(EndState::Failed))
+            }
+            (State::Running | State::BackingOff | State::Cancelling, Step::Handle) => {
+                Some(State::Ended(EndState::Handled))
+            }
             (State::Pending | State::Running | State::Cancelling, Step::Stop) => {
                 Some(State::Ended(EndState::Cancelled))
             }
-            (State::Pending, Step::Retry | Step::Succeed | Step::Fail | Step::AskToStop)
+            (State::Pending, Step::BackOff | Step::Succeed | Step::Fail | Step::Handle | Step::AskToStop)
             | (State::Running, Step::Start | Step::Skip | Step::FailUpstream)
-            | (State::Cancelling, Step::Start | Step::Retry | Step::Skip | Step::FailUpstream | Step::AskToStop)
+            | (
+                State::BackingOff,
+                Step::BackOff | Step::Succeed | Step::Skip | Step::FailUpstream | Step::AskToStop | Step::Stop,
+            )
+            | (State::Cancelling, Step::Start | Step::BackOff | Step::Skip | Step::FailUpstream | Step::AskToStop)
             | (State::Ended(_), _) => None,
         }
     }
@@ -58,17 +79,26 @@ impl State {
     pub(super) fn end(self) -> Option<EndState> {
         match self {
             State::Ended(end) => Some(end),
-            State::Pending | State::Running | State::Cancelling => None,
+            State::Pending | State::Running | State::BackingOff | State::Cancelling => None,
         }
     }
 }
 
-/// What a control edge becomes when the sub flow it leaves is in a state.
-pub(super) fn resolve(trigger: Trigger, from: State) -> EdgeState {
-    match (trigger, from.end()) {
-        (Trigger::Ok, None) => EdgeState::Unresolved,
-        (Trigger::Ok, Some(EndState::Success)) => EdgeState::Taken,
-        (Trigger::Ok, Some(EndState::Skipped)) => EdgeState::NotTaken,
-        (Trigger::Ok, Some(EndState::Failed | EndState::UpstreamFailed | EndState::Cancelled)) => EdgeState::Dead,
+/// What a control edge becomes when the sub flow it leaves has ended: the table of the language.
+pub(super) fn resolve(trigger: &Trigger, decision: &Decision, from: EndState) -> EdgeState {
+    match (trigger, from) {
+        (Trigger::Ok | Trigger::Start { .. } | Trigger::Done, EndState::Success)
+        | (Trigger::Error | Trigger::Done, EndState::Failed | EndState::Handled) => EdgeState::Taken,
+        (Trigger::When(_), EndState::Success) => match decision {
+            Decision::Open => EdgeState::Unresolved,
+            Decision::Made(true) => EdgeState::Taken,
+            Decision::Made(false) => EdgeState::NotTaken,
+            Decision::Impossible(_) => EdgeState::Dead,
+        },
+        (Trigger::Error, EndState::Success)
+        | (Trigger::Ok | Trigger::Start { .. } | Trigger::When(_), EndState::Handled)
+        | (_, EndState::Skipped) => EdgeState::NotTaken,
+        (Trigger::Ok | Trigger::Start { .. } | Trigger::When(_), EndState::Failed)
+        | (_, EndState::UpstreamFailed | EndState::Cancelled) => EdgeState::Dead,
     }
 }
