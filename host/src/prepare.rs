@@ -11,10 +11,11 @@ use pype_core::diagnostic::Diagnostics;
 use pype_core::document::{self, Node, Source};
 use pype_core::flow::dag::{self, Artifacts};
 use pype_core::flow::load_and_plan;
-use pype_core::flow::plan::Plan;
+use pype_core::flow::plan::{Plan, PlannedNode};
 use pype_core::name::NodeId;
 use pype_core::template::{Context, SetError, parse_set};
 
+use crate::loader::{self, Digest, LoadError};
 use crate::registry::{self, Registry, RegistryError};
 
 /// What the command line adds to a document.
@@ -28,6 +29,12 @@ pub struct Given {
     pub set: Vec<String>,
 }
 
+impl Given {
+    fn has_context(&self) -> bool {
+        self.environment.is_some() || !self.set.is_empty()
+    }
+}
+
 /// A plan that can be run.
 pub struct Prepared {
     /// The plan.
@@ -36,12 +43,23 @@ pub struct Prepared {
     pub context: Context,
     /// Relative paths in configs start here.
     pub folder: PathBuf,
-    /// Where each node's library is.
-    pub libraries: BTreeMap<NodeId, PathBuf>,
+    /// Each node's library.
+    pub libraries: BTreeMap<NodeId, LibraryFile>,
     /// What is odd, but no error.
     pub warnings: Diagnostics,
     /// The document itself.
     pub source: Source,
+    /// Whether the command line has a say in the context.
+    pub context_given: bool,
+}
+
+/// Where a library is, and the bytes it must have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct LibraryFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its digest as it was registered; absent for a bundled library, which stands beside the executable.
+    pub sha256: Option<Digest>,
 }
 
 /// Why there is no plan.
@@ -79,6 +97,9 @@ pub enum PrepareError {
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A library cannot be read.
+    #[error(transparent)]
+    Library(#[from] LoadError),
     /// A folder that is no job folder.
     #[error("`{}` is not a job folder: {why}", path.display())]
     NotAJob {
@@ -111,9 +132,13 @@ fn prepare_flow(path: &Path, given: &Given) -> Result<Prepared, PrepareError> {
     let registry = registry::find(given.registry.as_deref(), &folder)?;
     let name = flow_name(&source)?;
     let context = context(&folder, name.as_deref(), given)?;
-    let (plan, warnings) = load_and_plan(&source, &registry.catalog, &context).map_err(PrepareError::Invalid)?;
+    let (plan, warnings) = load_and_plan(&source, &registry.catalog, &context).map_err(|mut found| {
+        // A module that is not known may be one whose entry cannot be read.
+        found.extend(registry.problems.iter().cloned());
+        PrepareError::Invalid(found)
+    })?;
     let libraries = libraries(&plan, &registry)?;
-    Ok(Prepared { plan, context, folder, libraries, warnings, source })
+    Ok(Prepared { plan, context, folder, libraries, warnings, source, context_given: given.has_context() })
 }
 
 /// The name of the flow, before anything else of it is understood: its context file is named after it.
@@ -147,9 +172,11 @@ fn context(folder: &Path, name: Option<&str>, given: &Given) -> Result<Context, 
     Ok(context)
 }
 
-fn libraries(plan: &Plan, registry: &Registry) -> Result<BTreeMap<NodeId, PathBuf>, PrepareError> {
-    let of = |node: &pype_core::flow::plan::PlannedNode| {
-        Ok((node.id.clone(), registry::library_path(&node.entry, registry.folder())?))
+fn libraries(plan: &Plan, registry: &Registry) -> Result<BTreeMap<NodeId, LibraryFile>, PrepareError> {
+    let of = |node: &PlannedNode| {
+        let path = registry::library_path(&node.entry, registry.folder())?;
+        let sha256 = node.entry.sha256.as_ref().map(Digest::new);
+        Ok((node.id.clone(), LibraryFile { path, sha256 }))
     };
     plan.nodes().iter().map(of).collect()
 }
@@ -162,23 +189,28 @@ fn folder_of(path: &Path) -> Result<PathBuf, PrepareError> {
     Ok(absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
-/// Writes `prepared` to `<out>/<flow name>`, and returns that folder. Each file appears whole; contexts that are there stay.
+/// Writes `prepared` to `<out>/<flow name>`, and returns that folder. Each file appears whole. A default context that is
+/// there stays, unless the command line had a say in it.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// The folder cannot be written, or a library not be read.
 pub fn build(prepared: &Prepared, out: &Path) -> Result<PathBuf, PrepareError> {
     let name = prepared.plan.name.as_str();
     let job = absolute(&out.join(name))?;
     let contexts = job.join("context");
     fs::create_dir_all(&contexts).map_err(|source| writing(&contexts, source))?;
-    let Artifacts { dag, mut execution } = dag::to_artifacts(&prepared.plan);
+    let Artifacts { mut dag, mut execution } = dag::to_artifacts(&prepared.plan);
     execution["folder"] = relative(&prepared.folder, &job).to_string_lossy().into();
-    execution["libraries"] = serde_json::to_value(&prepared.libraries).expect("paths are text");
+    // In the plan's order, as the nodes are written.
+    for (node, written) in prepared.plan.nodes().iter().zip(dag["nodes"].as_array_mut().into_iter().flatten()) {
+        let library = vouched(&prepared.libraries[&node.id])?;
+        written["library"] = serde_json::to_value(library).expect("a path and a digest are text");
+    }
     write(&job.join(format!("{name}.yaml")), &prepared.source.text)?;
     write(&job.join(format!("{name}_dag.json")), &pretty(&dag))?;
     write(&job.join(format!("{name}_execution_metadata.json")), &pretty(&execution))?;
     let context = contexts.join(format!("{name}_default.json"));
-    if !context.exists() {
+    if prepared.context_given || !context.exists() {
         write(&context, &pretty(&serde_json::Value::Object(prepared.context.values().clone())))?;
     }
     Ok(job)
@@ -194,24 +226,60 @@ fn prepare_job(job: &Path, given: &Given) -> Result<Prepared, PrepareError> {
     let source = Source::new(&document, read(&document)?);
     let plan = dag::from_artifacts(&dag, &metadata, source.clone())
         .map_err(|problem| PrepareError::Artifact { path: job.clone(), problem })?;
-    let surroundings: Surroundings = serde_json::from_str(&metadata)
-        .map_err(|cause| PrepareError::NotAJob { path: job.clone(), why: cause.to_string() })?;
+    let Surroundings { folder } = kept(&job, &metadata)?;
+    let Libraries { nodes } = kept(&job, &dag)?;
+    let libraries = nodes.into_iter().map(|node| checked(&job, node)).collect::<Result<_, _>>()?;
     let context = context(&job, Some(&name), given)?;
     Ok(Prepared {
         plan,
         context,
-        folder: job.join(surroundings.folder),
-        libraries: surroundings.libraries,
+        folder: job.join(folder),
+        libraries,
         warnings: Diagnostics::new(),
         source,
+        context_given: given.has_context(),
     })
 }
 
-/// What a job folder keeps for the host beside the plan.
+/// What the execution metadata keep for the host beside the plan.
 #[derive(serde::Deserialize)]
 struct Surroundings {
     folder: PathBuf,
-    libraries: BTreeMap<NodeId, PathBuf>,
+}
+
+/// What the dag keeps for the host beside the plan.
+#[derive(serde::Deserialize)]
+struct Libraries {
+    nodes: Vec<NodeLibrary>,
+}
+
+#[derive(serde::Deserialize)]
+struct NodeLibrary {
+    id: NodeId,
+    library: LibraryFile,
+}
+
+fn kept<'a, T: serde::Deserialize<'a>>(job: &Path, text: &'a str) -> Result<T, PrepareError> {
+    serde_json::from_str(text).map_err(|cause| PrepareError::NotAJob { path: job.to_owned(), why: cause.to_string() })
+}
+
+/// The library with the digest that its bytes have now, if it was registered without one.
+fn vouched(library: &LibraryFile) -> Result<LibraryFile, PrepareError> {
+    let sha256 = match &library.sha256 {
+        Some(sha256) => sha256.clone(),
+        None => loader::digest(&library.path)?,
+    };
+    Ok(LibraryFile { path: library.path.clone(), sha256: Some(sha256) })
+}
+
+/// A job folder may lie anywhere and come from anybody: it must say which bytes it means.
+fn checked(job: &Path, node: NodeLibrary) -> Result<(NodeId, LibraryFile), PrepareError> {
+    let NodeLibrary { id, library } = node;
+    if library.sha256.is_none() {
+        let why = format!("the library of `{id}` has no sha256");
+        return Err(PrepareError::NotAJob { path: job.to_owned(), why });
+    }
+    Ok((id, library))
 }
 
 fn job_name(job: &Path) -> Result<String, PrepareError> {

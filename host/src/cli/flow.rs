@@ -27,7 +27,7 @@ pub(crate) struct FlowArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
-    /// End with exit code 10 if there are warnings.
+    /// End with exit code 10 if all is well but for warnings.
     #[arg(long)]
     pub(crate) deny_warnings: bool,
 }
@@ -51,19 +51,25 @@ impl FlowArgs {
     }
 
     pub(crate) fn print(&self, found: &Diagnostics, out: &mut dyn Write) -> Result<(), Failure> {
-        if self.json {
-            write!(out, "{}", diagnostics_json(found))?;
-        } else {
-            let stderr = std::io::stderr();
-            write!(stderr.lock(), "{}", diagnostics(found, Style::of(&stderr)))?;
-        }
-        Ok(())
+        let printed = match self.json {
+            true => write!(out, "{}", diagnostics_json(found)).map_err(Failure::from),
+            false => print_text(found),
+        };
+        // What is wrong decides the exit code, whoever reads the output.
+        printed.or_else(|failure| if failure.is_broken_pipe() { Ok(()) } else { Err(failure) })
     }
 
     /// The exit code of a flow that is valid.
     pub(crate) fn exit(&self, prepared: &Prepared) -> Exit {
         if self.deny_warnings && !prepared.warnings.is_empty() { Exit::Warnings } else { Exit::Ok }
     }
+}
+
+/// For people, on standard error.
+pub(crate) fn print_text(found: &Diagnostics) -> Result<(), Failure> {
+    let stderr = std::io::stderr();
+    write!(stderr.lock(), "{}", diagnostics(found, Style::of(&stderr)))?;
+    Ok(())
 }
 
 /// Checks a flow without running it: every problem at once.
@@ -130,6 +136,7 @@ impl From<PrepareError> for Failure {
         let message = error.to_string();
         match error {
             PrepareError::Registry(error) => error.into(),
+            PrepareError::Library(error) => error.into(),
             PrepareError::Invalid(_) => Self::invalid("invalid", message),
             PrepareError::Io { .. } => Self::invalid("io", message).hint("check the path and its permissions"),
             PrepareError::NoContext { .. } => {

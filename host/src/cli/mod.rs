@@ -8,6 +8,7 @@ mod registry;
 mod render;
 mod run;
 mod scaffold;
+mod signals;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -97,9 +98,7 @@ pub fn main() -> ExitCode {
         Command::ClearRegistry(args) => registry::clear_registry(&args, out),
         Command::NewModule(args) => scaffold::new_module(&args, out),
         Command::Init(args) => scaffold::init(&args, out),
-        Command::DescribeHere { path } => {
-            writeln!(out, "{}", loader::describe_here(&path)).map(|()| Exit::Ok).map_err(Into::into)
-        }
+        Command::DescribeHere { path } => loader::describe_here(&path).map(|()| Exit::Ok).map_err(Into::into),
     };
     match exit {
         Ok(exit) => exit.into(),

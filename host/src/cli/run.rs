@@ -2,30 +2,31 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use clap::{Args, ValueEnum};
 use pype_core::run::event::RunEvent;
 use pype_core::run::scheduler::{Outcome, Verdict};
 use pype_plugin::host::LibraryFacts;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::Exit;
-use super::flow::FlowArgs;
+use super::flow::{FlowArgs, print_text};
 use super::progress::Progress;
 use super::render::{Failure, Style};
+use super::signals;
 use crate::loader::Loader;
 use crate::observe::log::{self, Filter, Log, Writer};
 use crate::prepare::Prepared;
 use crate::run::services::Shared;
-use crate::run::{self, Job, LibraryServices, Limits};
+use crate::run::{self, Job, LibraryServices, Limits, Scratch};
 
-/// Events that wait for the display, at most.
-const EVENTS: usize = 1024;
+/// While more events than this wait for the display, progress is left out.
+const WAITING_EVENTS: usize = 1024;
 
 /// Runs a flow, and shows what happens.
 #[derive(Args)]
@@ -44,6 +45,9 @@ pub(crate) struct RunArgs {
     /// How log records look.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// Let a failure that an `error` edge handles fail the run too.
+    #[arg(long)]
+    strict: bool,
     /// Threads for blocking work; the flow's `threads` comes next, then twice the cores.
     #[arg(long, value_name = "N", env = "PYPE_THREADS")]
     threads: Option<NonZeroUsize>,
@@ -57,13 +61,11 @@ enum LogFormat {
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
-    if !prepared.warnings.is_empty() && !args.flow.json {
-        args.flow.print(&prepared.warnings, out)?;
+    if !prepared.warnings.is_empty() {
+        // As text with --json too: there, the output is for events.
+        print_text(&prepared.warnings)?;
     }
-    let whole = args.flow.exit(&prepared);
-    if whole != Exit::Ok {
-        return Ok(whole);
-    }
+    let if_it_succeeds = args.flow.exit(&prepared);
     let budget = Budget::new(args.threads.or(prepared.plan.settings.threads));
     budget.announce();
     let mut progress = match args.flow.json {
@@ -73,16 +75,13 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
     let (log, writer) = start_log(args, &progress);
     let outcome = go(prepared, &budget, &log, &mut progress);
     drop(writer);
-    outcome.map(|outcome| exit_of(outcome.verdict()))
-}
-
-fn exit_of(verdict: Verdict) -> Exit {
-    match verdict {
-        Verdict::Succeeded => Exit::Ok,
+    let outcome = outcome?;
+    Ok(match if args.strict { outcome.strict_verdict() } else { outcome.verdict() } {
+        Verdict::Succeeded => if_it_succeeds,
         Verdict::Failed => Exit::Failed,
         Verdict::TimedOut => Exit::TimedOut,
         Verdict::Cancelled => Exit::Cancelled,
-    }
+    })
 }
 
 /// How many threads a process may use. Fixed once: pools take their size when they are first used.
@@ -141,12 +140,13 @@ fn go(prepared: Prepared, budget: &Budget, log: &Log, progress: &mut Progress<'_
         .build()
         .map_err(|cause| failed("start the runtime", cause))?;
     pype_plugin::host::adopt_runtime(runtime.handle().clone());
-    let temp_dir = temp_dir().map_err(|cause| failed("make a temporary folder", cause))?;
-    let (sender, events) = sync_channel(EVENTS);
-    let job = job(prepared, budget, log, sender, temp_dir.path().to_owned())?;
     let interrupt = CancellationToken::new();
-    let running = runtime.spawn(interruptible(job, interrupt));
-    let shown = show(&events, progress);
+    signals::watch(interrupt.clone()).map_err(|cause| failed("watch for signals", cause))?;
+    let scratch = Scratch::create(&std::env::temp_dir()).map_err(|cause| failed("make a temporary folder", cause))?;
+    let (sender, events) = queue();
+    let job = job(prepared, budget, log, sender, scratch.path().to_owned())?;
+    let running = runtime.spawn(run::run(job, interrupt));
+    let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
     // A query that cannot be interrupted must not hold the process: its sink was closed already.
     runtime.shutdown_background();
@@ -157,31 +157,60 @@ fn go(prepared: Prepared, budget: &Budget, log: &Log, progress: &mut Progress<'_
     Ok(outcome)
 }
 
-/// Shows events until the run has dropped its end of the channel.
-fn show(events: &Receiver<RunEvent>, progress: &mut Progress<'_>) -> std::io::Result<()> {
-    let mut shown = Ok(());
-    for event in events {
-        // When nobody reads any more the run goes on: it is not for the reader that it runs.
-        shown = shown.and_then(|()| progress.event(&event));
-        if matches!(event, RunEvent::RunFinished { .. }) {
-            break;
+/// Events on their way to the display. A display that nobody reads holds up no node: what has to be told is as much as
+/// the plan is large, and waits here; progress, of which there is no end, is worth nothing late.
+fn queue() -> (EventSender, Events) {
+    let (sender, receiver) = channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (EventSender { sender, waiting: waiting.clone() }, Events { receiver, waiting })
+}
+
+struct EventSender {
+    sender: Sender<RunEvent>,
+    waiting: Arc<AtomicUsize>,
+}
+
+struct Events {
+    receiver: Receiver<RunEvent>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl EventSender {
+    fn send(&self, event: RunEvent) {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if waiting > WAITING_EVENTS && matches!(event, RunEvent::NodeProgress { .. }) {
+            return;
         }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Without a display nobody misses it.
+        drop(self.sender.send(event));
     }
-    shown
+}
+
+impl Events {
+    /// Shows events until the run has ended.
+    fn show(self, progress: &mut Progress<'_>) -> std::io::Result<()> {
+        let mut shown = Ok(());
+        for event in &self.receiver {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            // When nobody reads any more the run goes on: it is not for the reader that it runs.
+            shown = shown.and_then(|()| progress.event(&event));
+            if matches!(event, RunEvent::RunFinished { .. }) {
+                break;
+            }
+        }
+        shown
+    }
 }
 
 fn job(
     prepared: Prepared,
     budget: &Budget,
     log: &Log,
-    events: SyncSender<RunEvent>,
+    events: EventSender,
     temp_dir: PathBuf,
 ) -> Result<Arc<Job>, Failure> {
-    let observer = Arc::new(move |event: RunEvent| match event {
-        // Progress is worth nothing late, everything else is waited for; without a display nobody misses it.
-        RunEvent::NodeProgress { .. } => drop(events.try_send(event)),
-        event => drop(events.send(event)),
-    });
+    let observer = Arc::new(move |event| events.send(event));
     let facts = LibraryFacts { threads: budget.blocking };
     let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
     let libraries = run::load_libraries(&prepared.plan, &prepared.libraries, &loader)?;
@@ -197,60 +226,8 @@ fn job(
     }))
 }
 
-/// Runs to the end, or until a signal; a second signal does not wait.
-async fn interruptible(job: Arc<Job>, interrupt: CancellationToken) -> Outcome {
-    let run = run::run(job, interrupt.clone());
-    tokio::pin!(run);
-    let mut signals = Signals::new();
-    loop {
-        tokio::select! {
-            outcome = &mut run => return outcome,
-            () = signals.next() => {
-                if interrupt.is_cancelled() {
-                    std::process::exit(Exit::Cancelled as i32);
-                }
-                tracing::warn!("stopping; once more to stop at once");
-                interrupt.cancel();
-            }
-        }
-    }
-}
-
-struct Signals {
-    each: Vec<Signal>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        Self { each: kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect() }
-    }
-
-    async fn next(&mut self) {
-        std::future::poll_fn(|cx| {
-            let arrived = self.each.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-            if arrived { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        })
-        .await;
-    }
-}
-
 /// `20250115T093000-4711`: when, and which process.
 fn run_id() -> String {
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
     format!("{now}-{}", std::process::id())
-}
-
-/// A folder for this run; those of processes that are gone are swept first.
-fn temp_dir() -> std::io::Result<tempfile::TempDir> {
-    let all = std::env::temp_dir();
-    for entry in std::fs::read_dir(&all)?.flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix("pype-run-")?.split('-').next()?.parse().ok());
-        if process.is_some_and(|process: u32| !Path::new(&format!("/proc/{process}")).exists()) {
-            // Somebody else's, or swept by another run at this moment.
-            drop(std::fs::remove_dir_all(entry.path()));
-        }
-    }
-    tempfile::Builder::new().prefix(&format!("pype-run-{}-", std::process::id())).tempdir()
 }

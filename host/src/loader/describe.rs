@@ -1,9 +1,12 @@
 //! Asks a library what is in it, in a child process: describing runs plugin code, which may crash.
 
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pype_plugin::descriptor::LibraryDescriptor;
@@ -15,6 +18,10 @@ use super::{Cache, LoadError, open};
 pub(crate) const COMMAND: &str = "__describe";
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the output of a child that has ended is waited for: a process that it left behind may keep the pipes open.
+const LINGER: Duration = Duration::from_millis(500);
+/// Of what a child says while it crashes, the last this many bytes are kept.
+const LAST_WORDS: usize = 4096;
 
 /// What the child says.
 #[derive(Serialize, Deserialize)]
@@ -54,22 +61,31 @@ pub fn describe(path: &Path) -> Result<LibraryDescriptor, LoadError> {
         .map_err(|source| LoadError::Io { doing: "start", path: program, source })?;
     let crashed = |how, stderr| LoadError::Crashed { path: path.to_owned(), how, stderr };
     // Both pipes are read while the child runs, so that a long answer cannot make it wait for us.
-    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let (answer, stderr) = (first_line(child.stdout.take()), Tail::of(child.stderr.take()));
     let ended =
         wait(&mut child).map_err(|source| LoadError::Io { doing: "wait for", path: path.to_owned(), source })?;
-    let (stdout, stderr) = (collect(stdout), String::from_utf8_lossy(&collect(stderr)).into_owned());
     let Some(status) = ended else {
-        return Err(crashed(format!("did not answer within {} s", PATIENCE.as_secs()), stderr));
+        return Err(crashed(format!("did not answer within {} s", PATIENCE.as_secs()), stderr.text()));
     };
-    match serde_json::from_slice(&stdout) {
+    let answer = answer.recv_timeout(LINGER).unwrap_or_default();
+    match serde_json::from_slice(&answer) {
         Ok(Answer::Described(descriptor)) if status.success() => Ok(descriptor),
         Ok(Answer::Refused(refusal)) => Err(refusal.into_error(path)),
-        _ => Err(crashed(how(status), stderr)),
+        _ => Err(crashed(how(status), stderr.text())),
     }
 }
 
-/// The child's part: opens and describes the library, and prints what the parent reads.
-pub fn describe_here(copy: &Path) -> String {
+/// The child's part: opens and describes the library, and prints the one line that the parent reads.
+///
+/// # Errors
+/// The line cannot be written.
+pub fn describe_here(copy: &Path) -> io::Result<()> {
+    // From here on what the library itself prints goes to standard error, and only the answer to the parent.
+    let mut parent = io::stdout().as_fd().try_clone_to_owned().map(std::fs::File::from)?;
+    // SAFETY: both are open descriptors of this process, which has one thread.
+    if unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
     let answer = open::open(copy, copy).and_then(|library| {
         library.describe().map_err(|error| LoadError::Plugin {
             path: copy.to_owned(),
@@ -78,7 +94,7 @@ pub fn describe_here(copy: &Path) -> String {
         })
     });
     let answer = answer.map_or_else(|error| Answer::Refused(Refusal::of(error)), Answer::Described);
-    serde_json::to_string(&answer).expect("an answer is plain data")
+    writeln!(parent, "{}", serde_json::to_string(&answer).expect("an answer is plain data"))
 }
 
 /// The pype binary: this one, or for those who embed the host the one that `PYPE_BIN` names.
@@ -87,20 +103,48 @@ fn worker_binary() -> std::io::Result<PathBuf> {
     chosen.map_or_else(std::env::current_exe, |path| Ok(path.into()))
 }
 
-type Reading = std::thread::JoinHandle<Vec<u8>>;
-
-fn reader(pipe: Option<impl Read + Send + 'static>) -> Reading {
+/// The first line of a pipe, once it is there.
+fn first_line(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, line) = channel();
     std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(Err(cause)) = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes)) {
-            tracing::debug!("the describing process's output ended early: {cause}");
-        }
-        bytes
-    })
+        let lines = pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).split(b'\n'));
+        // Without a line, or without somebody who waits for it, there is nothing to say.
+        drop(lines.flatten().next().map(|line| sender.send(line)));
+    });
+    line
 }
 
-fn collect(reading: Reading) -> Vec<u8> {
-    reading.join().unwrap_or_default()
+/// The last bytes of a pipe that may say more than one wants to keep, and may stay open for ever.
+struct Tail {
+    // The reading thread appends while the parent may already look.
+    bytes: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
+}
+
+impl Tail {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (end, ended) = channel();
+        let kept = bytes.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            let mut pipe = pipe;
+            while let Some(Ok(count @ 1..)) = pipe.as_mut().map(|pipe| pipe.read(&mut buffer)) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&buffer[..count]);
+                let excess = kept.len().saturating_sub(LAST_WORDS);
+                kept.drain(..excess);
+            }
+            drop(end);
+        });
+        Self { bytes, ended }
+    }
+
+    fn text(&self) -> String {
+        // Whether it ended or lingers: what is there by then is what there is.
+        self.ended.recv_timeout(LINGER).unwrap_or(());
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
 }
 
 /// Waits, but not for ever: none means that the child had to be ended.

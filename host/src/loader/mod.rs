@@ -70,6 +70,10 @@ impl<S: HostServices> Loader<S> {
             doing: "was initialised",
             error,
         })?;
+        #[cfg(feature = "__next-minor")]
+        if let Some(name) = library.greet() {
+            tracing::info!("{name} greets");
+        }
         ready.insert(admitted.digest, library);
         Ok(library)
     }

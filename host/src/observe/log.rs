@@ -1,7 +1,7 @@
 //! The log: records of the host and of every plugin library, through one bounded queue to one writer.
 //!
-//! Lines never interleave, and each producer's stay in order. When the queue is full a producer waits for debug and
-//! trace no longer than nothing: those are dropped and counted, and the count is written; others wait for room.
+//! Lines never interleave, and each producer's stay in order. When the queue is full, debug and trace records are
+//! dropped and counted, and the count is written; others wait for room.
 
 use std::fmt;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! Does what the scheduler commands, and tells it what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use pype_core::flow::spec::ExecutionMode;
 use pype_core::name::NodeId;
 use pype_core::run::event::{NodeInfo, RunEvent, SubFlowInfo};
 use pype_core::run::scheduler::{Command, EndState, Event, Outcome, Scheduler};
-use pype_core::template::Context;
+use pype_core::template::{Context, Scope, condition};
 use pype_plugin::Error;
 use pype_plugin::host::Library;
 use tokio::task::JoinSet;
@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
-use crate::loader::{Digest, LoadError, Loader};
+use crate::loader::{LoadError, Loader};
+use crate::prepare::LibraryFile;
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -69,18 +70,18 @@ impl Job {
 /// One is not there, changed since it was registered, or is no plugin for this host.
 pub fn load_libraries(
     plan: &Plan,
-    paths: &BTreeMap<NodeId, PathBuf>,
+    files: &BTreeMap<NodeId, LibraryFile>,
     loader: &Loader<LibraryServices>,
 ) -> Result<BTreeMap<NodeId, Library>, LoadError> {
-    let mut loaded: BTreeMap<(&Path, Option<&str>), Library> = BTreeMap::new();
+    let mut loaded: BTreeMap<&LibraryFile, Library> = BTreeMap::new();
     let mut libraries = BTreeMap::new();
     for node in plan.nodes() {
-        let (path, sha256) = (paths[&node.id].as_path(), node.entry.sha256.as_deref());
-        let library = match loaded.get(&(path, sha256)) {
+        let file = &files[&node.id];
+        let library = match loaded.get(file) {
             Some(library) => *library,
-            None => loader.load(path, sha256.map(Digest::new).as_ref())?,
+            None => loader.load(&file.path, file.sha256.as_ref())?,
         };
-        loaded.insert((path, sha256), library);
+        loaded.insert(file, library);
         libraries.insert(node.id.clone(), library);
     }
     Ok(libraries)
@@ -106,10 +107,18 @@ pub async fn run(job: Arc<Job>, interrupt: CancellationToken) -> Outcome {
     outcome
 }
 
+/// What a task of the engine has done.
+enum Done {
+    /// It ran a sub flow.
+    Ran { id: SubFlowId, end: End, seconds: f64 },
+    /// It waited until the next attempt of a sub flow is due.
+    Waited(SubFlowId),
+}
+
 struct Engine {
     scheduler: Scheduler,
     job: Arc<Job>,
-    running: JoinSet<(SubFlowId, End, f64)>,
+    running: JoinSet<Done>,
     tokens: BTreeMap<SubFlowId, CancellationToken>,
     // How long the last attempt of each took.
     seconds: BTreeMap<SubFlowId, f64>,
@@ -124,7 +133,12 @@ impl Engine {
         let mut commands = self.scheduler.start();
         while !self.carry_out(commands) {
             commands = tokio::select! {
-                Some(joined) = self.running.join_next() => self.ended(joined),
+                Some(joined) = self.running.join_next() => {
+                    match joined.expect("a task of the engine neither panics nor is aborted") {
+                        Done::Ran { id, end, seconds } => self.ended(id, end, seconds),
+                        Done::Waited(id) => self.scheduler.handle(Event::Due(id)),
+                    }
+                }
                 () = interrupt.cancelled(), if !stopping => {
                     stopping = true;
                     self.scheduler.handle(Event::Interrupted)
@@ -142,7 +156,14 @@ impl Engine {
         let mut finished = false;
         for command in commands {
             match command {
-                Command::Run { sub_flow, attempt, delay_ms } => self.start(sub_flow, attempt, delay_ms),
+                Command::Run { sub_flow, attempt } => self.start(sub_flow, attempt),
+                Command::Wait { sub_flow, delay_ms } => {
+                    let delay = Duration::from_millis(delay_ms);
+                    self.running.spawn(async move {
+                        tokio::time::sleep(delay).await;
+                        Done::Waited(sub_flow)
+                    });
+                }
                 Command::Cancel(sub_flow) => self.tokens[&sub_flow].cancel(),
                 Command::Finish => finished = true,
             }
@@ -150,7 +171,7 @@ impl Engine {
         finished
     }
 
-    fn start(&mut self, id: SubFlowId, attempt: u32, delay_ms: u64) {
+    fn start(&mut self, id: SubFlowId, attempt: u32) {
         let sub_flow = self.job.plan.sub_flow(id).clone();
         if attempt > 1 {
             sub_flow.nodes.iter().for_each(|node| self.job.shared.forget_globals(node));
@@ -159,36 +180,40 @@ impl Engine {
         self.tokens.insert(id, cancel.clone());
         let job = self.job.clone();
         self.running.spawn(async move {
-            let woken = cancel.run_until_cancelled(tokio::time::sleep(Duration::from_millis(delay_ms))).await;
-            if woken.is_none() {
-                return (id, End::Cancelled, 0.0);
-            }
             let started = Instant::now();
             job.shared.tell(RunEvent::SubFlowStarted { sub_flow: id, attempt });
             let end = sub_flow::run(job, sub_flow, cancel).await;
-            (id, end, started.elapsed().as_secs_f64())
+            Done::Ran { id, end, seconds: started.elapsed().as_secs_f64() }
         });
     }
 
-    fn ended(&mut self, joined: Result<(SubFlowId, End, f64), tokio::task::JoinError>) -> Vec<Command> {
-        let (id, end, seconds) = joined.expect("a sub flow's task neither panics nor is aborted");
+    fn ended(&mut self, id: SubFlowId, end: End, seconds: f64) -> Vec<Command> {
         self.seconds.insert(id, seconds);
         match end {
             End::Succeeded => {
                 self.tell_end(id, EndState::Success, None);
-                self.scheduler.handle(Event::Succeeded(id))
+                let conditions = self.scheduler.conditions(id).map(|expression| self.is_true(expression)).collect();
+                self.scheduler.handle(Event::Succeeded { sub_flow: id, conditions })
             }
             End::Failed { retryable } => {
                 let commands = self.scheduler.handle(Event::Failed { sub_flow: id, retryable });
-                let again = |command: &Command| matches!(command, Command::Run { sub_flow, .. } if *sub_flow == id);
+                let again = |command: &Command| matches!(command, Command::Wait { sub_flow, .. } if *sub_flow == id);
                 if !commands.iter().any(again) {
-                    self.tell_end(id, EndState::Failed, None);
+                    let (state, reason) = self.scheduler.end_of(id);
+                    self.tell_end(id, state, reason);
                 }
                 commands
             }
             // Why it was stopped is said at the end.
             End::Cancelled => self.scheduler.handle(Event::Cancelled(id)),
         }
+    }
+
+    /// Evaluates the condition of an edge.
+    fn is_true(&self, expression: &str) -> Result<bool, String> {
+        let globals = self.job.shared.globals();
+        let scope = Scope { context: &self.job.context, globals: &globals, env: &|name| std::env::var(name).ok() };
+        condition(expression, &scope)
     }
 
     /// Tells of those that did not run, or were stopped.

@@ -33,9 +33,9 @@ impl<'a> Frames<'a> {
     /// Passes the outputs of `node` on to those who read them.
     pub(super) async fn give(&mut self, node: &NodeId, outputs: Vec<(String, Frame)>) -> Result<Vec<PortRows>> {
         let mut rows = Vec::new();
-        let mut given: BTreeMap<String, Frame> = outputs.into_iter().collect();
+        let mut given = self.by_port(node, outputs)?;
         let mut ports: BTreeMap<&str, Vec<(usize, &DataEdge)>> = BTreeMap::new();
-        for (at, edge) in self.plan.data_edges().iter().enumerate().filter(|(_, edge)| edge.from.node == *node) {
+        for (at, edge) in self.plan.numbered_outputs_of(node) {
             ports.entry(edge.from.port.as_str()).or_default().push((at, edge));
         }
         for (port, readers) in ports {
@@ -48,6 +48,26 @@ impl<'a> Frames<'a> {
             }
         }
         Ok(rows)
+    }
+
+    fn by_port(&self, node: &NodeId, outputs: Vec<(String, Frame)>) -> Result<BTreeMap<String, Frame>> {
+        let entry = &self.plan.node(node).entry;
+        let mut given = BTreeMap::new();
+        for (port, frame) in outputs {
+            if entry.output_port(&port).is_none() {
+                return Err(plugin_fault(
+                    "undeclared-output",
+                    format!("the module gave a frame at `{port}`, a port that it does not declare"),
+                ));
+            }
+            if given.insert(port.clone(), frame).is_some() {
+                return Err(plugin_fault(
+                    "doubled-output",
+                    format!("the module gave two frames at its output port `{port}`"),
+                ));
+            }
+        }
+        Ok(given)
     }
 
     /// As many frames as there are readers, and the row count if it became known.
@@ -67,22 +87,36 @@ impl<'a> Frames<'a> {
     /// Whether the rows take several ways: to several readers, or through a reader with several outputs in use. Where
     /// all ways end in one sink they still make one query, which finds what its branches share.
     fn parts(&self, readers: &[(usize, &DataEdge)]) -> bool {
-        let ends: BTreeSet<&NodeId> = readers.iter().flat_map(|(_, edge)| self.ends_of(&edge.to.node)).collect();
+        let ends = self.ends_of(readers.iter().map(|(_, edge)| &edge.to.node));
         let ports =
             |node: &NodeId| self.plan.outputs_of(node).map(|edge| &edge.from.port).collect::<BTreeSet<_>>().len();
         let several = readers.len() > 1 || readers.iter().any(|(_, edge)| ports(&edge.to.node) > 1);
         several && ends.len() > 1
     }
 
-    fn ends_of<'b>(&'b self, node: &'b NodeId) -> Vec<&'b NodeId> {
-        let mut ends: Vec<_> = self.plan.outputs_of(node).flat_map(|edge| self.ends_of(&edge.to.node)).collect();
-        ends.sort();
-        ends.dedup();
-        if ends.is_empty() { vec![node] } else { ends }
+    /// The nodes without readers of their own that the rows of `nodes` come to.
+    fn ends_of<'b>(&'b self, nodes: impl Iterator<Item = &'b NodeId>) -> BTreeSet<&'b NodeId> {
+        let mut seen = BTreeSet::new();
+        let mut ends = BTreeSet::new();
+        let mut next: Vec<_> = nodes.collect();
+        while let Some(node) = next.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            let known = next.len();
+            next.extend(self.plan.outputs_of(node).map(|edge| &edge.to.node));
+            if next.len() == known {
+                ends.insert(node);
+            }
+        }
+        ends
     }
 }
 
 fn no_output(port: &str) -> Error {
-    let message = format!("the module gave no frame at its output port `{port}`");
-    Error::new(ErrorKind::Internal, "missing-output", message).hint("this is a fault in the plugin")
+    plugin_fault("missing-output", format!("the module gave no frame at its output port `{port}`"))
+}
+
+fn plugin_fault(code: &str, message: String) -> Error {
+    Error::new(ErrorKind::Internal, code, message).hint("this is a fault in the plugin: report it to its author")
 }

@@ -7,8 +7,10 @@
 mod engine;
 mod frames;
 mod node;
+mod scratch;
 pub mod services;
 mod sub_flow;
 
 pub use self::engine::{Job, Limits, load_libraries, run};
+pub use self::scratch::Scratch;
 pub use self::services::{LibraryServices, Observer};

@@ -1,5 +1,6 @@
 //! What plugins ask of the host while a flow runs.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,13 +32,29 @@ pub struct Shared {
     pub observer: Observer,
     // Nodes of parallel sub flows set and read globals, each in a moment.
     globals: Mutex<Globals>,
+    // By URI; what modules registered is kept until the run ends.
+    artifacts: Mutex<BTreeMap<String, SharedBatches>>,
     started: Instant,
 }
 
 impl Shared {
     /// Nothing has happened yet.
     pub fn new(log: Log, observer: Observer) -> Self {
-        Self { log, observer, globals: Mutex::default(), started: Instant::now() }
+        Self { log, observer, globals: Mutex::default(), artifacts: Mutex::default(), started: Instant::now() }
+    }
+
+    /// The rows that a module registered under `uri`, as often as they are asked for.
+    pub fn artifact(&self, uri: &str) -> Option<Frame> {
+        let artifacts = self.artifacts.lock().unwrap_or_else(PoisonError::into_inner);
+        artifacts.get(uri).cloned().map(Frame::new)
+    }
+
+    /// Keeps `rows` as the next artifact of `node`.
+    fn keep(&self, node: &NodeId, rows: SharedBatches) -> Artifact {
+        let mut artifacts = self.artifacts.lock().unwrap_or_else(PoisonError::into_inner);
+        let artifact = Artifact { n_rows: rows.rows(), uri: format!("memory:{node}/{}", artifacts.len()) };
+        artifacts.insert(artifact.uri.clone(), rows);
+        artifact
     }
 
     /// The globals so far.
@@ -135,8 +152,8 @@ impl HostServices for NodeServices {
     }
 
     fn register_artifact(&self, frame: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
-        let uri = format!("memory:{}", self.node);
-        async move { Ok(Artifact { n_rows: SharedBatches::read(&frame).await?.rows(), uri }) }
+        let (shared, node) = (self.shared.clone(), self.node.clone());
+        async move { Ok(shared.keep(&node, SharedBatches::read(&frame).await?)) }
     }
 }
 

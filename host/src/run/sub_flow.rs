@@ -20,6 +20,8 @@ use super::engine::Job;
 use super::frames::{Frames, PortRows};
 use super::node::{self, Ran};
 
+/// How long a commit may go on after the run was stopped.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a module may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -100,8 +102,14 @@ impl Attempt<'_> {
                 self.start_ready(&mut waiting, &mut frames, &mut running);
             }
             let Some(joined) = running.join_next().await else { break };
-            let (node, ran) = joined.map_err(|lost| Failure { node: None, error: lost_task(&lost) })?;
-            let Ran { instance, result } = ran;
+            let (node, Ran { instance, result }) = match joined {
+                Ok(ran) => ran,
+                Err(lost) => {
+                    self.cancel.cancel();
+                    failure.get_or_insert(Failure { node: None, error: lost_task(&lost) });
+                    continue;
+                }
+            };
             self.opened.extend(instance.map(|instance| (node.clone(), instance)));
             let given = match result {
                 Ok(outputs) => tokio::select! {
@@ -128,9 +136,7 @@ impl Attempt<'_> {
 
     /// For each node, those of the sub flow it reads from.
     fn waits(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
-        let edges = self.job.plan.data_edges();
-        let upstream =
-            |node: &NodeId| edges.iter().filter(|edge| edge.to.node == *node).map(|e| e.from.node.clone()).collect();
+        let upstream = |node: &NodeId| self.job.plan.inputs_of(node).map(|edge| edge.from.node.clone()).collect();
         self.sub_flow.nodes.iter().map(|node| (node.clone(), upstream(node))).collect()
     }
 
@@ -156,7 +162,7 @@ impl Attempt<'_> {
         let mut committed = Vec::new();
         let mut failure = None;
         for (node, instance) in sinks {
-            match instance.commit().await {
+            match self.patiently(instance.commit()).await {
                 Ok(commits) => committed.push((node.clone(), commits)),
                 Err(error) => {
                     failure = Some(Failure::of(node)(error));
@@ -169,6 +175,19 @@ impl Attempt<'_> {
             self.finished(&node, commits.into_iter().map(output_of).collect());
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// A commit is not broken off half-way; but once the run is stopped it has only so long.
+    async fn patiently(&self, commit: impl Future<Output = Result<Vec<Commit>>>) -> Result<Vec<Commit>> {
+        let stopped = async {
+            self.cancel.cancelled().await;
+            tokio::time::sleep(COMMIT_PATIENCE).await;
+        };
+        tokio::select! {
+            biased;
+            committed = commit => committed,
+            () = stopped => Err(commit_took_too_long()),
+        }
     }
 
     /// Closes everything, the last opened first; gives the first failure.
@@ -211,6 +230,12 @@ fn output_of(Commit { rows, bytes, uri }: Commit) -> OutputInfo {
 
 fn lost_task(lost: &tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Internal, "host-panicked", format!("the host failed while it ran a node: {lost}"))
+}
+
+fn commit_took_too_long() -> Error {
+    let message = format!("its commit went on for {} s after the run was stopped", COMMIT_PATIENCE.as_secs());
+    Error::new(ErrorKind::TimedOut, "commit-timed-out", message)
+        .hint("look whether its output is there: the commit may have come to its end unseen")
 }
 
 fn close_took_too_long() -> Error {

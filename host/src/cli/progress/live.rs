@@ -121,7 +121,7 @@ impl Live {
         branch.done = ended.state == EndState::Success;
         let symbol = match ended.state {
             EndState::Success => "✓",
-            EndState::Failed => "✗",
+            EndState::Failed | EndState::Handled => "✗",
             EndState::Skipped | EndState::UpstreamFailed | EndState::Cancelled => "–",
         };
         let time = if one.ran() { format!("  {}", human::seconds(ended.seconds)) } else { String::new() };

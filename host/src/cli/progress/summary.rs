@@ -30,13 +30,13 @@ fn failures(view: &View, style: Style) -> String {
     text
 }
 
-/// Sub flows that were never started, or were stopped, each with its reason.
+/// Sub flows that were never started, were stopped, or failed without failing the run; each with its reason.
 fn not_run(view: &View) -> String {
     let rows: Vec<Vec<String>> = view
         .sub_flows
         .iter()
         .filter_map(|one| match &one.ended {
-            Some(ended) if one.ran() && ended.state != EndState::Cancelled => None,
+            Some(ended) if one.ran() && !matches!(ended.state, EndState::Cancelled | EndState::Handled) => None,
             Some(ended) => {
                 let reason = ended.reason.clone().unwrap_or_else(|| "the run ended before its turn".to_owned());
                 Some(vec![format!("  {}", one.name), state_word(ended.state).to_owned(), printable(&reason)])
@@ -52,7 +52,7 @@ fn not_run(view: &View) -> String {
     }
 }
 
-/// Only what is there to stay: a sub flow that failed has committed nothing.
+/// Only what is there to stay: a node is finished once its sink has committed.
 fn written(view: &View) -> String {
     let outputs = view.nodes().filter(|node| matches!(node.state, NodeState::Finished { .. }));
     let rows: Vec<Vec<String>> = outputs

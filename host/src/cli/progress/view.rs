@@ -188,6 +188,7 @@ pub(super) fn state_word(state: EndState) -> &'static str {
     match state {
         EndState::Success => "succeeded",
         EndState::Failed => "failed",
+        EndState::Handled => "failed, handled",
         EndState::Skipped => "skipped",
         EndState::UpstreamFailed => "upstream failed",
         EndState::Cancelled => "cancelled",
