@@ -7,7 +7,7 @@ use pype_plugin::prelude::*;
 
 use crate::sources::locate;
 
-/// Marks the i/o error a sink's writer returns once the run is cancelled, so that it is known when it comes back.
+/// Marks the i/o error a reader or writer of ours returns once the run is cancelled, so that it is known when it comes back.
 pub(crate) const CANCELLED: &str = "the run was cancelled";
 
 /// The error for a failed resolution of a plan: what the flow asks for does not fit its data's columns.

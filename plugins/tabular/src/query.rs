@@ -30,7 +30,12 @@ pub(crate) fn resolve(mut lazy: LazyFrame) -> Result<(LazyFrame, SchemaRef)> {
 /// Hands a step's plan on: checked in lazy mode, executed in eager mode.
 pub(crate) fn settle(lazy: LazyFrame, eager: bool) -> Result<Frame> {
     let (lazy, _) = resolve(lazy)?;
-    if eager { Ok(Frame::from(collect(lazy)?)) } else { Ok(Frame::from(lazy)) }
+    if eager { Ok(Frame::from(collect(lazy)?)) } else { Ok(frame(lazy)) }
+}
+
+/// A plan as a frame. Whoever runs it, a row that cannot be read is told with its file and line.
+pub(crate) fn frame(lazy: LazyFrame) -> Frame {
+    Frame::from_query(lazy, |plan, error| failure::of_query(plan, &error))
 }
 
 /// Runs the query on the streaming engine.

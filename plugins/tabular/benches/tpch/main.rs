@@ -1,6 +1,6 @@
 //! TPC-H through pype flows, beside the same queries written by hand in polars, in polars Python, DuckDB and pandas.
 //!
-//! `cargo build --release && cargo bench -p pype-tabular --bench tpch` makes the CSV files once under `target/tpch`
+//! `cargo build --release && cargo bench --bench tpch` makes the CSV files once under `target/tpch`
 //! (with `tpchgen-cli` from PyPI), then runs every contender as a process of its own, in alternating rounds, and prints
 //! wall time, CPU time and peak memory. The outputs must agree, in types and content, or the benchmark fails.
 //! Contenders that this machine lacks are skipped by name.

@@ -1,15 +1,24 @@
 //! `aggregate_mod`: one row per group, or one for the whole table.
 
 use polars::prelude::*;
+use polars_plan::plans::IR;
 use pype_plugin::prelude::*;
 
 use crate::options::Named;
-use crate::{columns, query, sql};
+use crate::{columns, failure, query, sql};
 
 pub(crate) struct AggregateMod {
     group_by: Vec<String>,
-    aggregates: Vec<(String, Expr)>,
+    aggregates: Vec<Aggregate>,
     keep_order: bool,
+}
+
+/// A new column: its name, and the SQL text with its expression.
+#[derive(Clone)]
+struct Aggregate {
+    name: String,
+    text: String,
+    expr: Expr,
 }
 
 /// What to group by and what to compute for each group.
@@ -35,7 +44,7 @@ impl Mod for AggregateMod {
     async fn open(config: Config, _ctx: &Context) -> Result<Self> {
         let aggregates = config.aggregates.0.into_iter().map(|(name, text)| {
             let expr = sql::expression(&format!("aggregates.{name}"), &text)?;
-            Ok((name, expr))
+            Ok(Aggregate { name, text, expr })
         });
         let aggregates: Vec<_> = aggregates.collect::<Result<_>>()?;
         if aggregates.is_empty() && config.group_by.is_empty() {
@@ -49,13 +58,31 @@ impl Mod for AggregateMod {
         let (group_by, aggregates, keep_order) = (self.group_by.clone(), self.aggregates.clone(), self.keep_order);
         query::one_to_one(inputs, ctx, move |input, schema| {
             columns::require("group_by", group_by.iter().map(String::as_str), schema)?;
-            for (name, expr) in &aggregates {
-                columns::require_in(&format!("aggregates.{name}"), expr, schema)?;
-            }
-            let aggregates: Vec<Expr> = aggregates.into_iter().map(|(name, expr)| expr.alias(name)).collect();
+            aggregates.iter().try_for_each(|aggregate| aggregate.fits(schema))?;
+            let aggregates: Vec<Expr> = aggregates.into_iter().map(|one| one.expr.alias(one.name)).collect();
             Ok(aggregate(input, &columns::all_exact(&group_by), aggregates, keep_order))
         })
         .await
+    }
+}
+
+impl Aggregate {
+    /// Checks that its columns exist, and that it makes one value of many. polars would make a list of them, or a row each.
+    fn fits(&self, schema: &Schema) -> Result<()> {
+        let option = format!("aggregates.{}", self.name);
+        columns::require_in(&option, &self.expr, schema)?;
+        let alone = DataFrame::empty_with_schema(schema).lazy().select([self.expr.clone()]);
+        let plan = alone.to_alp().map_err(|error| failure::of_plan(&error))?;
+        let is_scalar = match plan.lp_arena.get(plan.lp_top) {
+            IR::Select { expr, .. } => expr.iter().all(|one| one.is_scalar(&plan.expr_arena)),
+            _ => false,
+        };
+        if is_scalar {
+            return Ok(());
+        }
+        let message = format!("`{option}`: `{}` is not an aggregate", self.text);
+        let hint = "put a function such as SUM, MAX or FIRST around its columns";
+        Err(Error::new(ErrorKind::Config, "no-aggregate", message).hint(hint))
     }
 }
 

@@ -44,6 +44,10 @@ impl Mod for DistinctMod {
     type Config = Config;
 
     async fn open(config: Config, _ctx: &Context) -> Result<Self> {
+        if config.columns.as_ref().is_some_and(Vec::is_empty) {
+            let message = "`columns` names no column; leave it out to compare whole rows";
+            return Err(Error::new(ErrorKind::Config, "no-columns", message));
+        }
         Ok(Self { config })
     }
 

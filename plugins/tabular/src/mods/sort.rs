@@ -1,7 +1,12 @@
 //! `sort_mod`: rows in order, and the first few of them.
 
+use std::fmt;
+
 use polars::prelude::*;
 use pype_plugin::prelude::*;
+use serde::Deserializer;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
 
 use crate::{columns, query};
 
@@ -19,8 +24,8 @@ pub(crate) struct Config {
     limit: Option<u32>,
 }
 
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Clone, JsonSchema)]
+#[schemars(untagged)]
 enum Key {
     /// Ascending, nulls first.
     Column(String),
@@ -74,6 +79,31 @@ fn order(by: &[Key]) -> SortMultipleOptions {
         .with_order_descending_multi(by.iter().map(Key::descending))
         .with_nulls_last_multi(by.iter().map(Key::nulls_last))
         .with_maintain_order(true)
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+/// Reads a key by what it is, so that a slip inside a mapping is told by its own name.
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a column's name, or a mapping with `column`, `descending` and `nulls_last`")
+    }
+
+    fn visit_str<E: de::Error>(self, column: &str) -> std::result::Result<Key, E> {
+        Ok(Key::Column(column.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Key, A::Error> {
+        DetailedKey::deserialize(MapAccessDeserializer::new(map)).map(Key::Detailed)
+    }
 }
 
 impl Key {

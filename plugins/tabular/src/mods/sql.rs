@@ -1,5 +1,6 @@
 //! `sql_mod`: one SELECT over the tables at its ports.
 
+use polars::prelude::LazyFrame;
 use pype_plugin::prelude::*;
 
 use crate::{query, sql};
@@ -36,8 +37,23 @@ impl Mod for SqlMod {
             tables.extend(port.strip_prefix("in_").map(|short| (short.to_owned(), plan.clone())));
             tables.push((port, plan));
         }
+        must_differ(&tables)?;
         let (text, eager) = (self.query.clone(), ctx.eager());
         let selected = ctx.run_blocking(move || query::settle(sql::query(&text, &tables)?, eager)).await?;
         Ok(Outputs::one("output", selected))
+    }
+}
+
+/// Two ports may not give one table name: `in_in2` is the table `in2` too.
+fn must_differ(tables: &[(String, LazyFrame)]) -> Result<()> {
+    let twin = |(index, (name, _)): (usize, &(String, LazyFrame))| {
+        tables[..index].iter().any(|(earlier, _)| earlier == name).then(|| name.clone())
+    };
+    match tables.iter().enumerate().find_map(twin) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("the ports `{name}` and `in_{name}` are both the table `{name}`");
+            Err(Error::new(ErrorKind::Config, "ambiguous-table", message).hint("give one of them another name"))
+        }
     }
 }

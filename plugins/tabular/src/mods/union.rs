@@ -3,7 +3,7 @@
 use polars::prelude::*;
 use pype_plugin::prelude::*;
 
-use crate::{failure, query};
+use crate::{columns, dtype, failure, query};
 
 pub(crate) struct UnionMod {
     config: Config,
@@ -54,49 +54,69 @@ impl Mod for UnionMod {
 }
 
 fn unite(tables: Vec<(String, LazyFrame)>, config: &Config) -> Result<LazyFrame> {
+    let tables: Vec<Table> = tables.into_iter().map(Table::resolve).collect::<Result<_>>()?;
+    for (index, table) in tables.iter().enumerate() {
+        tables[..index].iter().try_for_each(|earlier| must_match(earlier, table, config))?;
+    }
     let args = UnionArgs { to_supertypes: config.widen_types, ..Default::default() };
     let united = match config.columns {
-        Match::Any => concat_lf_diagonal(plans(tables), args),
-        Match::Same => concat(same_columns(tables, config.widen_types)?, args),
+        Match::Any => concat_lf_diagonal(tables.into_iter().map(|table| table.plan).collect::<Vec<_>>(), args),
+        Match::Same => concat(in_first_order(tables), args),
     };
     united.map_err(|error| failure::of_plan(&error))
 }
 
-fn plans(tables: Vec<(String, LazyFrame)>) -> Vec<LazyFrame> {
-    tables.into_iter().map(|(_, plan)| plan).collect()
+/// A table and the port it came by.
+struct Table {
+    port: String,
+    plan: LazyFrame,
+    schema: SchemaRef,
 }
 
-/// The tables with their columns in the first one's order, or an error that names the port that differs.
-fn same_columns(tables: Vec<(String, LazyFrame)>, widen: bool) -> Result<Vec<LazyFrame>> {
-    let mut first: Option<(String, SchemaRef)> = None;
-    let mut plans = Vec::with_capacity(tables.len());
-    for (port, plan) in tables {
+impl Table {
+    fn resolve((port, plan): (String, LazyFrame)) -> Result<Self> {
         let (plan, schema) = query::resolve(plan)?;
-        let (first_port, first_schema) = first.get_or_insert_with(|| (port.clone(), schema.clone()));
-        if let Some(difference) = difference(first_schema, &schema, widen) {
-            let message = format!("the tables at `{first_port}` and `{port}` differ: {difference}");
-            let hint = "set `columns: any`, or `widen_types: true`, or put a `select_mod` before it";
-            return Err(Error::new(ErrorKind::Config, "schema-mismatch", message).hint(hint));
-        }
-        let same_order = first_schema.iter_names().eq(schema.iter_names());
-        let ordered: Vec<Expr> = first_schema.iter_names().map(|name| crate::columns::exact(name)).collect();
-        plans.push(if same_order { plan } else { plan.select(ordered) });
+        Ok(Self { port, plan, schema })
     }
-    Ok(plans)
 }
 
-fn difference(first: &Schema, other: &Schema, widen: bool) -> Option<String> {
+/// Refuses two tables that cannot be one, naming their ports and the column.
+fn must_match(first: &Table, second: &Table, config: &Config) -> Result<()> {
+    let columns = match config.columns {
+        Match::Any => None,
+        Match::Same => other_columns(&first.schema, &second.schema),
+    };
+    let types = || if config.widen_types { None } else { other_type(&first.schema, &second.schema) };
+    let Some(difference) = columns.or_else(types) else { return Ok(()) };
+    let message = format!("the tables at `{}` and `{}` differ: {difference}", first.port, second.port);
+    let hint = match config.columns {
+        Match::Any => "set `widen_types: true`, or put a `select_mod` before it",
+        Match::Same => "set `columns: any`, or `widen_types: true`, or put a `select_mod` before it",
+    };
+    Err(Error::new(ErrorKind::Config, "schema-mismatch", message).hint(hint))
+}
+
+/// The plans with their columns in the first one's order.
+fn in_first_order(tables: Vec<Table>) -> Vec<LazyFrame> {
+    let Some(first) = tables.first().map(|table| table.schema.clone()) else { return Vec::new() };
+    let ordered: Vec<Expr> = first.iter_names().map(|name| columns::exact(name)).collect();
+    let in_order = |table: Table| {
+        let same_order = first.iter_names().eq(table.schema.iter_names());
+        if same_order { table.plan } else { table.plan.select(ordered.clone()) }
+    };
+    tables.into_iter().map(in_order).collect()
+}
+
+fn other_columns(first: &Schema, other: &Schema) -> Option<String> {
     if let Some(name) = first.iter_names().find(|name| !other.contains(name)) {
         return Some(format!("`{name}` is only in the first"));
     }
-    if let Some(name) = other.iter_names().find(|name| !first.contains(name)) {
-        return Some(format!("`{name}` is only in the second"));
-    }
+    let name = other.iter_names().find(|name| !first.contains(name))?;
+    Some(format!("`{name}` is only in the second"))
+}
+
+fn other_type(first: &Schema, other: &Schema) -> Option<String> {
     let mut types = first.iter().filter_map(|(name, dtype)| Some((name, dtype, other.get(name)?)));
-    let (name, left, right) = types.find(|(_, left, right)| left != right && !widen)?;
-    Some(format!(
-        "`{name}` is {} in the first and {} in the second",
-        crate::dtype::name(left),
-        crate::dtype::name(right)
-    ))
+    let (name, left, right) = types.find(|(_, left, right)| left != right)?;
+    Some(format!("`{name}` is {} in the first and {} in the second", dtype::name(left), dtype::name(right)))
 }

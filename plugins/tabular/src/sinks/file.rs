@@ -11,9 +11,8 @@ use pype_plugin::prelude::*;
 use super::atomic::{AtomicFile, discard};
 use super::json::ArrayWriter;
 use super::writer::{Tally, TallyingWriter};
-use crate::failure;
 use crate::options::{Compression, IfExists};
-use crate::sources::files;
+use crate::{dtype, failure, query};
 
 /// What the bytes in the file mean.
 #[derive(Clone)]
@@ -22,6 +21,32 @@ pub(crate) enum Format {
     Csv(CsvWriterOptions),
     JsonLines(NDJsonWriterOptions),
     JsonArray(Compression),
+}
+
+impl Format {
+    /// Refuses columns that the format has no form for, where polars would panic.
+    fn must_take(&self, schema: &Schema) -> Result<()> {
+        match self {
+            Self::Parquet(_) | Self::Csv(_) => Ok(()),
+            Self::JsonLines(_) | Self::JsonArray(_) => match schema.iter().find(|(_, dtype)| has_bytes(dtype)) {
+                None => Ok(()),
+                Some((name, dtype)) => {
+                    let message = format!("JSON has no form for the column `{name}`, which is {}", dtype::name(dtype));
+                    let hint = "leave it out or cast it with a `select_mod`, or write Parquet";
+                    Err(Error::new(ErrorKind::Config, "unwritable-column", message).hint(hint))
+                }
+            },
+        }
+    }
+}
+
+fn has_bytes(dtype: &DataType) -> bool {
+    match dtype {
+        DataType::Binary | DataType::BinaryOffset => true,
+        DataType::List(inner) | DataType::Array(inner, _) => has_bytes(inner),
+        DataType::Struct(fields) => fields.iter().any(|field| has_bytes(field.dtype())),
+        _ => false,
+    }
 }
 
 /// A sink into one file. Each write is one query; its commit shows the file.
@@ -108,6 +133,8 @@ impl FileSink {
 
 /// Runs the query into the temporary file.
 fn stream(input: LazyFrame, file: &AtomicFile, format: Format, tally: &Tally) -> Result<()> {
+    let (input, schema) = query::resolve(input)?;
+    format.must_take(&schema)?;
     let plan = input.clone();
     let (format, target) = destination(file, format, tally)?;
     let sink =
@@ -116,21 +143,21 @@ fn stream(input: LazyFrame, file: &AtomicFile, format: Format, tally: &Tally) ->
     done.map(drop).map_err(|error| failure::of_query(&plan, &error))
 }
 
-/// What polars is told to write, and where. It opens the file itself, which is the fastest; only an array, which it
-/// cannot write, goes through a writer of ours.
+/// What polars is told to write, and into which open file. It gets a handle and no path: a query that failed or was
+/// cancelled may still be at work in the background, and would make a file that was just removed anew.
 fn destination(file: &AtomicFile, format: Format, tally: &Tally) -> Result<(FileWriteFormat, SinkTarget)> {
-    let path = || files::scan_path(file.temporary()).map(SinkTarget::Path);
-    Ok(match format {
-        Format::Parquet(options) => (FileWriteFormat::Parquet(Arc::new(options)), path()?),
-        Format::Csv(options) => (FileWriteFormat::Csv(options), path()?),
-        Format::JsonLines(options) => (FileWriteFormat::NDJson(options), path()?),
+    let handle = file.handle()?;
+    let (format, writable) = match format {
+        Format::Parquet(options) => (FileWriteFormat::Parquet(Arc::new(options)), Writable::Local(handle)),
+        Format::Csv(options) => (FileWriteFormat::Csv(options), Writable::Local(handle)),
+        Format::JsonLines(options) => (FileWriteFormat::NDJson(options), Writable::Local(handle)),
+        // An array, which polars cannot write, goes through a writer of ours.
         Format::JsonArray(compression) => {
-            let writer = TallyingWriter::new(file.handle()?, tally.clone());
-            let array = Writable::Dyn(Box::new(ArrayWriter::new(writer, compression)?));
-            let target = SinkTarget::Dyn(SpecialEq::new(Arc::new(Mutex::new(Some(array)))));
-            (FileWriteFormat::NDJson(NDJsonWriterOptions::default()), target)
+            let array = ArrayWriter::new(TallyingWriter::new(handle, tally.clone()), compression)?;
+            (FileWriteFormat::NDJson(NDJsonWriterOptions::default()), Writable::Dyn(Box::new(array)))
         }
-    })
+    };
+    Ok((format, SinkTarget::Dyn(SpecialEq::new(Arc::new(Mutex::new(Some(writable)))))))
 }
 
 /// Counts the rows of each morsel as it passes, and ends the query once the run is cancelled. It stands right before

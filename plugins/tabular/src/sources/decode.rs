@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use encoding_rs::DecoderResult;
 use polars::prelude::{CsvEncoding, LazyFrame, NamedFrom, Series, lit};
+use pype_plugin::CancelToken;
 use pype_plugin::prelude::*;
 
 use super::files::{Files, cannot_read};
 use crate::columns;
+use crate::failure::CANCELLED;
 
 /// An encoding by its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,9 +49,9 @@ impl Encoding {
 }
 
 /// The same files if polars can read them as they are; else copies of them in UTF-8, in `folder`.
-pub(crate) fn to_utf8(files: &Files, encoding: &Encoding, folder: &Path) -> Result<Files> {
+pub(crate) fn to_utf8(files: &Files, encoding: &Encoding, folder: &Path, cancel: &CancelToken) -> Result<Files> {
     let Encoding::Other(encoding) = encoding else { return Ok(files.clone()) };
-    let copies = files.paths.iter().map(|path| copy_as_utf8(path, encoding, folder));
+    let copies = files.paths.iter().map(|path| copy_as_utf8(path, encoding, folder, cancel));
     Ok(Files { paths: copies.collect::<Result<_>>()?, bytes: files.bytes })
 }
 
@@ -105,25 +107,87 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
     open().map_err(|error| cannot_read(path, &error))
 }
 
-fn copy_as_utf8(path: &Path, encoding: &'static encoding_rs::Encoding, folder: &Path) -> Result<PathBuf> {
-    let copy = stand_in(path, folder)?;
-    let mut output = BufWriter::new(File::create(&copy)?);
-    let mut input = open(path)?;
-    let mut decoder = encoding.new_decoder();
-    let mut raw = vec![0; 1 << 16];
-    let mut text = String::with_capacity(1 << 18);
-    let mut line = 1;
+/// [`open`] without the byte order mark that the text may begin with, and whether it does.
+pub(crate) fn open_unmarked(path: &Path) -> Result<(Box<dyn Read>, bool)> {
+    let mut text = open(path)?;
+    let mut begin = Vec::new();
+    text.by_ref()
+        .take(BYTE_ORDER_MARK.len() as u64)
+        .read_to_end(&mut begin)
+        .map_err(|error| cannot_read(path, &error))?;
+    let marked = begin == BYTE_ORDER_MARK;
+    if marked {
+        begin.clear();
+    }
+    Ok((Box::new(io::Cursor::new(begin).chain(text)), marked))
+}
+
+/// A text for a parser that knows nothing of runs: it fails once the run is cancelled.
+pub(crate) struct UntilCancelled<'a, R> {
+    pub(crate) text: R,
+    pub(crate) cancel: &'a CancelToken,
+}
+
+impl<R: Read> Read for UntilCancelled<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() { Err(io::Error::other(CANCELLED)) } else { self.text.read(buffer) }
+    }
+}
+
+/// Gives the rest of `text`, which is from the file `path`, chunk by chunk, until the run is cancelled.
+pub(crate) fn in_chunks(
+    path: &Path,
+    text: &mut dyn Read,
+    cancel: &CancelToken,
+    mut chunk: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        let read = input.read(&mut raw).map_err(|error| cannot_read(path, &error))?;
-        decode(&mut decoder, &raw[..read], read == 0, &mut text, |text| {
-            line += text.bytes().filter(|byte| *byte == b'\n').count();
-            output.write_all(text.as_bytes())
-        })
-        .map_err(|stopped| stopped.at(path, line, encoding))?;
-        if read == 0 {
-            break;
+        if cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        match text.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => chunk(&buffer[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(cannot_read(path, &error)),
         }
     }
+}
+
+/// A copy of a file's text, decompressed and without its byte order mark, in `folder`.
+pub(crate) fn copy_unmarked(path: &Path, folder: &Path, cancel: &CancelToken) -> Result<PathBuf> {
+    let copy = stand_in(path, folder)?;
+    let mut output = File::create(&copy)?;
+    let (mut text, _) = open_unmarked(path)?;
+    in_chunks(path, &mut text, cancel, |chunk| Ok(output.write_all(chunk)?))?;
+    Ok(copy)
+}
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// How much is copied between two looks at whether the run goes on.
+const CHUNK_BYTES: usize = 1 << 16;
+
+fn copy_as_utf8(
+    path: &Path,
+    encoding: &'static encoding_rs::Encoding,
+    folder: &Path,
+    cancel: &CancelToken,
+) -> Result<PathBuf> {
+    let copy = stand_in(path, folder)?;
+    let mut output = BufWriter::new(File::create(&copy)?);
+    let mut decoder = encoding.new_decoder();
+    let mut text = String::with_capacity(4 * CHUNK_BYTES);
+    let mut line = 1;
+    let mut write = |raw: &[u8], last| {
+        let written = decode(&mut decoder, raw, last, &mut text, |text| {
+            line += text.bytes().filter(|byte| *byte == b'\n').count();
+            output.write_all(text.as_bytes())
+        });
+        written.map_err(|stopped| stopped.at(path, line, encoding))
+    };
+    in_chunks(path, &mut open(path)?, cancel, |raw| write(raw, false))?;
+    write(&[], true)?;
     output.flush()?;
     Ok(copy)
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use glob::{MatchOptions, Pattern};
 use polars::prelude::PlRefPath;
 use pype_plugin::prelude::*;
 
@@ -69,7 +70,9 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
         Error::new(ErrorKind::Config, "bad-glob", format!("cannot read the pattern `{pattern}`: {reason}"))
     };
     let mut paths = Vec::new();
-    for path in glob::glob(pattern).map_err(|error| bad_glob(&error))? {
+    // As in a shell: hidden files must be asked for, and temporary ones of a running sink are hidden.
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    for path in glob::glob_with(&literal_folder(pattern), options).map_err(|error| bad_glob(&error))? {
         let path = path.map_err(|error| cannot_read(error.path(), error.error()))?;
         if path.is_file() {
             paths.push(path);
@@ -80,6 +83,14 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The pattern with the folders that exist taken as they are: the brackets in `runs [1]/*.csv` are the folder's own.
+fn literal_folder(pattern: &str) -> String {
+    let is_folder = |end: &usize| Path::new(&pattern[..*end]).is_dir();
+    let ends = pattern.char_indices().filter(|(_, c)| std::path::is_separator(*c)).map(|(at, c)| at + c.len_utf8());
+    let end = ends.filter(is_folder).max().unwrap_or(0);
+    Pattern::escape(&pattern[..end]) + &pattern[end..]
 }
 
 fn size(path: &Path) -> Result<u64> {
@@ -130,6 +141,20 @@ mod tests {
         assert_eq!(find(root, "[ab].csv").expect("found"), ["a.csv", "b.csv"]);
         assert_eq!(find(root, "odd[1].csv").expect("a literal name wins"), ["odd[1].csv"]);
         assert_eq!(find(root, "c.txt").expect("found"), ["c.txt"]);
+    }
+
+    #[test]
+    fn a_pattern_leaves_hidden_files_and_reads_folders_as_they_are() {
+        let folder = crate::testing::folder("files-hidden");
+        let root = folder.path();
+        for sub in [".old", "runs [1]", "runs 1"] {
+            fs::create_dir(root.join(sub)).expect("made");
+            fs::write(root.join(sub).join("a.csv"), "x").expect("written");
+            fs::write(root.join(sub).join(".b.csv"), "x").expect("written");
+        }
+        assert_eq!(find(root, "runs [1]/*.csv").expect("found"), ["runs [1]/a.csv"]);
+        assert_eq!(find(root, "runs [1]/.*.csv").expect("found"), ["runs [1]/.b.csv"]);
+        assert_eq!(find(root, "*/*.csv").expect("found"), ["runs 1/a.csv", "runs [1]/a.csv"]);
     }
 
     #[test]

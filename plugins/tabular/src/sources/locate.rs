@@ -20,7 +20,12 @@ fn in_scan(node: &IR) -> Option<Error> {
     };
     let mut paths = paths.iter().map(|path| path.as_std_path());
     match scan_type.as_ref() {
-        FileScanIR::NDJson { .. } => paths.find_map(json::first_bad_line),
+        FileScanIR::NDJson { .. } => {
+            let read =
+                |name: &PlSmallStr| unified_scan_args.projection.as_ref().is_none_or(|names| names.contains(name));
+            let schema: Schema = file_info.schema.iter_fields().filter(|field| read(field.name())).collect();
+            paths.find_map(|path| json::first_bad_line(path, &schema))
+        }
         FileScanIR::Csv { options } => {
             let mut schema = file_info.schema.as_ref().clone();
             if let Some(name) = &unified_scan_args.include_file_paths {

@@ -93,8 +93,15 @@ fn sort_orders_and_limits() {
     check::<SortMod>(json!({"by": ["k", "v"]}), input, "k:str,v:int\na,∅\na,2\nb,1\nb,3");
     let descending = json!({"by": [{"column": "v", "descending": true, "nulls_last": true}], "limit": 2});
     check::<SortMod>(descending, input, "k:str,v:int\nb,3\na,2");
-    let (_, message, _) = refusal(run::<SortMod>(json!({"by": []}), input));
-    assert!(message.contains("`by` names no column"), "{message}");
+    for (by, expect) in [
+        (json!([]), "`by` names no column"),
+        (json!([{"column": "v", "descnding": true}]), "descnding"),
+        (json!([{"descending": true}]), "missing field `column`"),
+        (json!([7]), "expected a column's name, or a mapping with `column`"),
+    ] {
+        let (_, message, _) = refusal(run::<SortMod>(json!({ "by": by }), input));
+        assert!(message.contains(expect), "{message}");
+    }
 }
 
 #[test]
@@ -103,6 +110,9 @@ fn distinct_keeps_one_of_each() {
     check::<DistinctMod>(json!({"keep_order": true}), input, "k:str,v:int\na,1\nb,2\na,3");
     check::<DistinctMod>(json!({"columns": ["k"], "keep": "last", "keep_order": true}), input, "k:str,v:int\nb,2\na,3");
     check::<DistinctMod>(json!({"columns": ["k"], "keep": "none"}), input, "k:str,v:int\nb,2");
+    let (kind, message, _) = refusal(run::<DistinctMod>(json!({"columns": []}), input));
+    assert_eq!(kind, ErrorKind::Config);
+    assert!(message.contains("`columns` names no column"), "{message}");
 }
 
 #[test]
@@ -114,6 +124,32 @@ fn aggregate_groups() {
     check::<AggregateMod>(json!({"group_by": ["k"], "aggregates": {}, "keep_order": true}), input, "k:str\na\nb");
     let (_, message, _) = refusal(run::<AggregateMod>(json!({"group_by": ["kk"], "aggregates": {}}), input));
     assert!(message.contains("`group_by`: unknown column `kk`"), "{message}");
+}
+
+#[test]
+fn aggregate_takes_aggregates_only() {
+    for group_by in [json!([]), json!(["k"])] {
+        let aggregate = |text: &str| {
+            run::<AggregateMod>(json!({"group_by": group_by, "aggregates": {"x": text}}), "k,v\na,1\nb,2\na,4\n").result
+        };
+        for text in [
+            "COUNT(*)",
+            "COUNT(DISTINCT v)",
+            "ROUND(AVG(v) * 2, 1)",
+            "SUM(v * 2) / SUM(v)",
+            "CASE WHEN MAX(v) > 1 THEN 'many' ELSE 'few' END",
+            "MEDIAN(v)",
+            "STDDEV(v)",
+            "FIRST(v)",
+            "7",
+        ] {
+            assert_eq!(aggregate(text), Ok(()), "{text}");
+        }
+        for text in ["v", "v + 1", "v - AVG(v)", "UPPER(k)"] {
+            let error = aggregate(text).expect_err(text);
+            assert_eq!(error.to_string(), format!("`aggregates.x`: `{text}` is not an aggregate"));
+        }
+    }
 }
 
 fn join(config: serde_json::Value) -> Done {
@@ -157,6 +193,10 @@ fn union_appends_in_the_order_of_the_edges() {
     assert_eq!(output(&mut unite(any, "a,c\n2,3\n"), "output"), "a:int,b:str,c:int\n1,x,∅\n2,∅,3");
     let widen = json!({"widen_types": true});
     assert_eq!(output(&mut unite(widen, "a,b\n2.5,y\n"), "output"), "a:float,b:str\n1.0,x\n2.5,y");
+    let (kind, message, hint) = refusal(unite(json!({"columns": "any"}), "a,c\nx,3\n"));
+    assert_eq!(kind, ErrorKind::Config);
+    assert_eq!(message, "the tables at `in2` and `in1` differ: `a` is int in the first and str in the second");
+    assert!(hint.contains("widen_types"), "{hint}");
     for (second, expect) in
         [("a,c\n2,3\n", "`b` is only in the first"), ("a,b\n2.5,y\n", "`a` is int in the first and float")]
     {
@@ -186,6 +226,15 @@ fn sql_queries_its_ports() {
         assert_eq!(kind, ErrorKind::Config, "{text}: {message}");
         assert!(message.contains(expect), "{text}: {message}");
     }
+}
+
+#[test]
+fn sql_refuses_ports_of_one_name() {
+    let test = testing::module::<SqlMod>(json!({"query": "SELECT * FROM in2"}));
+    let done = test.input("in_in2", Frame::from(rows("a\n1\n"))).input("in2", Frame::from(rows("a\n2\n"))).run();
+    let (kind, message, _) = refusal(done);
+    assert_eq!(kind, ErrorKind::Config);
+    assert_eq!(message, "the ports `in2` and `in_in2` are both the table `in2`");
 }
 
 const ORDERS: &str = "id,amount,state,day\n1,10,new,2024-01-01\n2,-5,paid,2024-02-01\n2,7,lost,2030-01-01\n,,,\n";
@@ -249,8 +298,47 @@ fn check_warns_and_passes_rows_on() {
 }
 
 #[test]
+fn check_keeps_every_row_of_an_unordered_input() {
+    let keys: String = (0..5000).map(|row| format!("{},{row}\n", row % 50)).collect();
+    // A join without `keep_order` promises no order, and may give another one each time it runs.
+    let values: String = (0..5000).map(|row| format!("{row}\n")).collect();
+    let unordered = rows(&format!("k,v\n{keys}")).join_builder().with(rows(&format!("v\n{values}"))).on([col("v")]);
+    let unordered = unordered.how(JoinType::Inner).maintain_order(MaintainOrderJoin::None).finish();
+    let config = json!({"rules": [{"unique": "k"}], "on_fail": "reject"});
+    let mut done = testing::module::<CheckMod>(config).input("input", Frame::from(unordered)).run();
+    let values = |done: &mut Done, port| -> Vec<i64> {
+        let frame = testing::block_on(done.output(port).collect()).expect("readable");
+        frame.column("v").expect("v").i64().expect("int").into_no_null_iter().collect()
+    };
+    let (mut all, rejected) = (values(&mut done, "output"), values(&mut done, "rejected"));
+    assert_eq!((all.len(), rejected.len()), (50, 4950));
+    all.extend(rejected);
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..5000), "each row is on exactly one side");
+}
+
+#[test]
+fn check_numbers_rows_beside_any_column() {
+    let config = json!({"rules": [{"check": "\"row\" > 1"}]});
+    let (_, message, _) = refusal(run::<CheckMod>(config, "row,row_\n5,1\n1,2\n"));
+    assert!(message.contains("the first is row 2 {row: 1}"), "{message}");
+}
+
+#[test]
+fn check_adds_no_column_over_another() {
+    let check =
+        |on_fail| run::<CheckMod>(json!({"rules": [{"not_null": "a"}], "on_fail": on_fail}), "a,failed_rules\n1,x\n");
+    let (kind, message, hint) = refusal(check("reject"));
+    assert_eq!(kind, ErrorKind::Config, "{message}");
+    assert!(message.contains("`failed_rules` already") && hint.contains("rename"), "{message} {hint}");
+    assert_eq!(output(&mut check("fail"), "output"), "a:int,failed_rules:str\n1,x", "nothing is rejected here");
+}
+
+#[test]
 fn check_refuses_rules_that_make_no_sense() {
     for (rule, expect) in [
+        (json!({"check": "amount"}), "`rules.amount`: `check` must be a condition, found int"),
+        (json!({"name": "", "check": "amount > 0"}), "has an empty `name`"),
         (json!({"name": "x"}), "the rule `x` has no check"),
         (json!({"min_rows": 1, "max_rows": 2}), "more than one check"),
         (json!({"min_rows": 1, "on_fail": "reject"}), "has no rows to reject"),

@@ -72,6 +72,28 @@ fn json_is_written_as_lines_or_array() {
 }
 
 #[test]
+fn json_refuses_what_it_has_no_form_for() {
+    let folder = folder("json-sink-bytes");
+    let bytes = || col("a").cast(DataType::Binary).alias("raw");
+    for column in [bytes(), as_struct(vec![col("b"), bytes()]).alias("raw")] {
+        for format in ["ndjson", "json"] {
+            let input = rows("a,b\nx,1\n").select([column.clone()]);
+            let done = write::<JsonSink>(&folder.file("out.json"), json!({"format": format}), input);
+            let (kind, message, _) = refusal(done);
+            assert_eq!(kind, ErrorKind::Config, "{message}");
+            assert!(message.contains("no form for the column `raw`"), "{message}");
+        }
+    }
+    let input = rows("a,t\n1.25,10:00:00\n").select([
+        col("a").cast(DataType::Decimal(8, 2)),
+        col("t").cast(DataType::String),
+        col("a").cast(DataType::Int8).alias("i"),
+    ]);
+    assert_eq!(write::<JsonSink>(&folder.file("out.json"), json!({}), input).result, Ok(()));
+    assert_eq!(names(folder.path()), ["out.json"]);
+}
+
+#[test]
 fn parquet_is_written_with_each_codec() {
     let folder = folder("parquet-sink");
     for (codec, level) in

@@ -6,6 +6,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 
 use super::*;
+use crate::mods::select::SelectMod;
 use crate::sinks::csv::CsvSink;
 use crate::sinks::parquet::ParquetSink;
 use crate::sources::csv::CsvSource;
@@ -132,6 +133,7 @@ fn csv_refuses_with_a_reason() {
             "`schema`: unknown column `agee`; available: age",
         ),
         ("unknown-encoding", "a\n1\n", json!({"encoding": "utf-88"}), "unknown encoding `utf-88`"),
+        ("columns", "1,2\n", json!({"header": false, "columns": ["a", "a"]}), "`columns` names `a` twice"),
         ("delimiter", "a\n1\n", json!({"delimiter": ",,"}), "`delimiter` must be one ASCII character"),
         ("unknown-key", "a\n1\n", json!({"delimeter": ","}), "delimeter"),
     ] {
@@ -197,14 +199,21 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, Value, u64, &'static str)> {
     ]
 }
 
+/// What becomes of a source's rows in a sink; the source's own failure, if it failed before.
+fn into_sink(mut done: Done, folder: &Folder) -> Done {
+    if done.result.is_err() {
+        return done;
+    }
+    let sink = testing::sink::<CsvSink>(json!({"output_path": folder.file("out.csv")}));
+    sink.input("input", done.output("data")).run()
+}
+
 #[test]
 fn a_bad_row_is_an_error_with_file_and_line() {
     for (name, content, config, line, reason) in bad_files() {
-        let (mut done, _folder) = csv(&format!("bad-{name}"), content, config);
+        let (done, _folder) = csv(&format!("bad-{name}"), content, config);
         let folder = folder(&format!("bad-out-{name}"));
-        let sink = testing::sink::<CsvSink>(json!({"output_path": folder.file("out.csv")}));
-        let failed = sink.input("input", done.output("data")).run();
-        let (kind, message, hint) = refusal(failed);
+        let (kind, message, hint) = refusal(into_sink(done, &folder));
         assert_eq!(kind, ErrorKind::Data, "{name}: {message}");
         assert!(message.ends_with(&format!("in.csv:{line}: {reason}")), "{name}: {message}");
         assert!(hint.contains("bad_rows"), "{name}: {hint}");
@@ -219,6 +228,105 @@ fn a_bad_row_is_an_error_in_eager_mode_too() {
     let config = json!({"file_path": path, "infer_schema_length": 1});
     let (_, message, _) = refusal(testing::source::<CsvSource>(config).facts(|facts| facts.eager = true).run());
     assert!(message.ends_with("in.csv:3: column `a`: cannot read `abc` as int"), "{message}");
+}
+
+#[test]
+fn no_row_vanishes_behind_a_stray_quote() {
+    let text = "a,b\n1,x\n2,5\" pipe\n3,6\" tube\n4,w\n";
+    for eager in [false, true] {
+        for content in [text.as_bytes().to_vec(), gzip(text)] {
+            let folder = folder(&format!("quotes-{eager}"));
+            let config = json!({"file_path": folder.write("in.csv", content)});
+            let mut done = testing::source::<CsvSource>(config).facts(|facts| facts.eager = eager).run();
+            if done.result.is_ok() {
+                let narrow = testing::module::<SelectMod>(json!({"columns": ["a"]}));
+                done = narrow.input("input", done.output("data")).run();
+            }
+            let (_, message, _) = refusal(done);
+            assert!(message.ends_with("in.csv:3: a quote that opens nothing or is never closed"), "{message}");
+        }
+    }
+    let paired = "a,b\n1,\"x\ny\"\n2,\"5\"\" pipe\"\n3,6\"\"\n";
+    assert_eq!(csv("quotes-paired", paired, json!({})).0.result, Ok(()));
+    let unquoted = csv("quotes-none", text, json!({"quote": ""}));
+    assert_eq!(unquoted.0.result, Ok(()));
+}
+
+#[test]
+fn a_text_cut_off_in_a_quote_is_an_error() {
+    let folder = folder("cut-off");
+    for eager in [false, true] {
+        let config = json!({"file_path": folder.write("in.csv", "a,b\n1,x\n2,\""), "null_values": ["NA"]});
+        let done = testing::source::<CsvSource>(config).facts(|facts| facts.eager = eager).run();
+        let (_, message, _) = refusal(done);
+        assert!(message.ends_with("in.csv:3: a quote that opens nothing or is never closed"), "{message}");
+    }
+}
+
+#[test]
+fn files_without_a_good_row_give_none() {
+    let config = json!({"header": false, "schema": {"column_1": "int"}, "file_column": "from", "bad_rows": "reject"});
+    let (mut done, _folder) = csv("all-bad", "x\ny\n", config.clone());
+    assert_eq!(output(&mut done, "data"), "column_1:int,from:str");
+    assert_eq!(output(&mut done, "rejected").lines().count(), 3);
+    let folder = folder("some-bad");
+    folder.write("a.csv", "x\n");
+    let good = folder.write("b.csv", "1\n");
+    let mut done = open::<CsvSource>(&folder, &folder.file("*.csv"), config);
+    assert_eq!(output(&mut done, "data"), format!("column_1:int,from:str\n1,{good}"));
+    let (mut done, _folder) = csv("all-bad-header", "a\nx\n", json!({"schema": {"a": "int"}, "bad_rows": "skip"}));
+    assert_eq!(output(&mut done, "data"), "a:int");
+}
+
+#[test]
+fn two_sources_of_one_file_keep_their_options() {
+    for bad_rows in ["error", "skip"] {
+        let folder = folder(&format!("csv-twice-{bad_rows}"));
+        let read = |comma: bool| {
+            let config = json!({"delimiter": ";", "decimal_comma": comma, "bad_rows": bad_rows});
+            let frame = read::<CsvSource>(&folder, "in.csv", "a\n1,5\n", config).output("data");
+            testing::block_on(frame.into_lazy()).expect("a plan")
+        };
+        let both = read(true).cross_join(read(false), Some("_text".into()));
+        assert_eq!(table(Frame::from(both)), "a:float,a_text:str\n1.5,1,5");
+    }
+}
+
+#[test]
+fn a_file_of_other_columns_is_named() {
+    for (name, second, expect) in [
+        ("lacks", "a\n3\n", "b.csv` lacks the column `b` of `"),
+        ("more", "a,b,c\n3,y,4\n", "b.csv` has the column `c`, which is not in `"),
+        ("order", "b,a\ny,3\n", "b.csv` has, in another order, the columns of `"),
+    ] {
+        for bad_rows in ["error", "reject"] {
+            let folder = folder(&format!("csv-columns-{name}-{bad_rows}"));
+            folder.write("a.csv", "a,b\n1,x\n");
+            folder.write("b.csv", second);
+            let done = open::<CsvSource>(&folder, &folder.file("*.csv"), json!({"bad_rows": bad_rows}));
+            let (kind, message, _) = refusal(done);
+            assert_eq!(kind, ErrorKind::Data, "{message}");
+            assert!(message.contains(expect) && message.ends_with("a.csv`"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_run_stops_going_through_files() {
+    let folder = folder("csv-cancelled");
+    let path = folder.write("in.csv", "a\n\"x\"\n");
+    let scratch = folder.path().join("scratch");
+    for config in [json!({}), json!({"bad_rows": "skip"}), json!({"encoding": "latin1"})] {
+        let mut config = config;
+        config["file_path"] = json!(path);
+        let test = testing::source::<CsvSource>(config).facts(|facts| facts.temp_dir = scratch.clone());
+        assert_eq!(refusal(test.cancelled().run()).0, ErrorKind::Cancelled);
+    }
+    for content in ["[{\"a\":1}]", "{\"a\":1}\n", "\u{feff}{\"a\":1}\n"] {
+        let test = testing::source::<JsonSource>(json!({"file_path": folder.write("in.json", content)}));
+        let test = test.facts(|facts| facts.temp_dir = scratch.clone());
+        assert_eq!(refusal(test.cancelled().run()).0, ErrorKind::Cancelled, "{content}");
+    }
 }
 
 #[test]
@@ -303,10 +411,101 @@ fn json_that_is_none_is_named_by_its_line() {
         assert!(message.contains(expect), "{name}: {message}");
     }
     let late = "{\"a\":1}\n".repeat(2000) + "{\"a\":oops}\n";
-    let mut done = read::<JsonSource>(&folder, "late", late, json!({}));
-    let sink = testing::sink::<CsvSink>(json!({"output_path": folder.file("out.csv")}));
-    let (_, message, _) = refusal(sink.input("input", done.output("data")).run());
-    assert!(message.contains("late:2001: not JSON"), "{message}");
+    for infer in [json!(null), json!(10)] {
+        let done = read::<JsonSource>(&folder, "late", &late, json!({"infer_schema_length": infer}));
+        let (_, message, _) = refusal(into_sink(done, &folder));
+        assert!(message.contains("late:2001: not JSON"), "{message}");
+    }
+}
+
+#[test]
+fn json_keeps_every_field_of_every_file() {
+    let folder = folder("json-fields");
+    folder.write("a.json", "{\"a\":1}\n".repeat(1500) + "{\"a\":2,\"late\":true}\n");
+    folder.write("b.json", "[{\"a\": 2.5, \"other\": \"x\"}]");
+    folder.write("c.json", " \n");
+    let config = json!({"schema": {"absent": "date"}});
+    let mut done = open::<JsonSource>(&folder, &folder.file("*.json"), config);
+    let rows = output(&mut done, "data");
+    let lines: Vec<&str> = rows.lines().collect();
+    assert_eq!(lines[0], "a:float,late:bool,other:str,absent:date");
+    assert_eq!(lines[1..2], ["1.0,∅,∅,∅"]);
+    assert_eq!(lines[1501..], ["2.0,true,∅,∅", "2.5,∅,x,∅"]);
+    assert!(done.log.iter().any(|line| line.contains("no row has `absent`")), "{:?}", done.log);
+}
+
+#[test]
+fn json_values_are_read_as_declared_or_refused() {
+    for (dtype, value, expect) in [
+        ("int8", "-7", "-7"),
+        ("uint16", "65535", "65535"),
+        ("uint64", "18446744073709551615", "18446744073709551615"),
+        ("float", "2", "2.0"),
+        ("decimal(8,2)", "1.25", "1.25"),
+        ("decimal(8,2)", "\"1.25\"", "1.25"),
+        ("date", "\"2024-02-29\"", "2024-02-29"),
+        ("time", "\"10:00:00\"", "10:00:00.000000000"),
+        ("datetime", "\"2024-01-01 10:00:00\"", "2024-01-01T10:00:00.000000"),
+        ("category", "\"x\"", "x"),
+        ("str", "7", "7"),
+        ("int", "2.7", "column `a`: cannot read `2.7` as int"),
+        ("int", "true", "column `a`: cannot read `true` as int"),
+        ("int", "9223372036854775808", "column `a`: cannot read `9223372036854775808` as int"),
+        ("int8", "2.5", "column `a`: cannot read `2.5` as int"),
+        ("int8", "300", "conversion from `i64` to `i8` failed"),
+        ("uint8", "-1", "conversion from `i64` to `u8` failed"),
+        ("bool", "1", "column `a`: cannot read `1` as bool"),
+        ("date", "\"2024-13-01\"", "column `a`: cannot read `2024-13-01` as date"),
+        ("datetime", "\"soon\"", "column `a`: cannot read `soon` as datetime"),
+        ("decimal(8,2)", "\"free\"", "conversion from `str` to `decimal[8,2]` failed"),
+        ("time", "\"noon\"", "conversion from `str` to `time` failed"),
+    ] {
+        for (name, content, place) in [
+            ("lines", format!("{{\"a\":null}}\n{{\"a\":{value}}}\n"), "lines:2: "),
+            ("array", format!("[{{\"a\": null}},\n\n{{\"a\": {value}}}]"), "array, element 2: "),
+        ] {
+            let folder = folder(&format!("json-typed-{name}"));
+            let mut done = read::<JsonSource>(&folder, name, content, json!({"schema": {"a": dtype}}));
+            let frame = done.output("data");
+            match testing::block_on(frame.collect()) {
+                Ok(rows) => {
+                    let rows = table(Frame::from(rows));
+                    let read: Vec<&str> = rows.lines().skip(1).collect();
+                    assert_eq!(read, ["∅", expect], "{name} {dtype} {value}");
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    let located = !expect.starts_with("column") || message.contains(place);
+                    assert!(message.contains(expect) && located, "{name} {dtype} {value}: {message}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn json_of_mixed_values_is_widened_and_never_altered() {
+    let folder = folder("json-mixed");
+    let long = "{\"a\":1},".repeat(1500);
+    for (name, content, expect) in [
+        ("float-late", format!("[{long}{{\"a\":2.5}}]"), "2.5"),
+        ("text-late", format!("[{long}{{\"a\":\"x\"}}]"), "x"),
+        ("marked-array", "\u{feff}[{\"a\":1}]".into(), "1"),
+        ("marked-lines", "\u{feff}{\"a\":1}\n".into(), "1"),
+        ("object", "{\"a\":\n1}".into(), "1"),
+    ] {
+        let config = if name == "object" { json!({"format": "json"}) } else { json!({}) };
+        let mut done = read::<JsonSource>(&folder, name, content, config);
+        assert_eq!(output(&mut done, "data").lines().last(), Some(expect), "{name}");
+    }
+    let done = read::<JsonSource>(&folder, "bool-late", format!("[{long}{{\"a\":true}}]"), json!({}));
+    let (kind, message, hint) = refusal(into_sink(done, &folder));
+    assert_eq!(kind, ErrorKind::Data);
+    assert!(message.ends_with("bool-late, element 1501: column `a`: cannot read `true` as int"), "{message}");
+    assert!(hint.contains("`schema`"), "{hint}");
+    let done = read::<JsonSource>(&folder, "no-object", "[{\"a\":1}, 7]", json!({}));
+    let (_, message, _) = refusal(into_sink(done, &folder));
+    assert!(message.ends_with("no-object, element 2: not a JSON object"), "{message}");
 }
 
 #[test]

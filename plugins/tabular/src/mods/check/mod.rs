@@ -4,13 +4,17 @@
 //! count before the first row goes on, so in lazy mode the input's plan is executed once for the counts and again by
 //! whoever reads the output: a sink after a failed check has written nothing. Set `checkpoint: true` before an
 //! expensive input to pay for it once.
+//!
+//! `output` and `rejected` are two queries over one input. Which row of a key is its first depends on the order of
+//! the rows, which a join or an aggregation does not promise twice; so a rejecting `unique` reads the input into memory
+//! once, and both sides are taken from that.
 
 mod rule;
 mod verdict;
 
 use polars::prelude::*;
 use pype_plugin::prelude::*;
-use rule::{OnFail, Rule, RuleConfig};
+use rule::{Check, OnFail, Rule, RuleConfig};
 use verdict::Verdict;
 
 use crate::query;
@@ -54,7 +58,9 @@ impl Mod for CheckMod {
         let (verdict, output, rejected) = ctx
             .run_blocking(move || {
                 let (input, schema) = query::resolve(input)?;
+                refuse_taken_name(&rules, &schema)?;
                 rules.iter().try_for_each(|rule| rule.fits(&schema))?;
+                let input = if rules.iter().any(rejects_by_order) { query::collect(input)?.lazy() } else { input };
                 let verdict = counted.then(|| Verdict::of(&input, &rules, &schema)).transpose()?;
                 verdict.iter().try_for_each(Verdict::enforce)?;
                 let (passing, failing) = split(input, &rules, &schema);
@@ -68,6 +74,22 @@ impl Mod for CheckMod {
         }
         Ok(Outputs::one("output", output).with("rejected", rejected))
     }
+}
+
+/// Whether the rule's rejected rows depend on the order of the rows.
+fn rejects_by_order(rule: &Rule) -> bool {
+    rule.on_fail == OnFail::Reject && matches!(rule.check, Check::Unique(_))
+}
+
+/// The column that rejected rows get would replace one of the input's own.
+fn refuse_taken_name(rules: &[Rule], schema: &Schema) -> Result<()> {
+    if !schema.contains(FAILED_RULES) || rules.iter().all(|rule| rule.on_fail != OnFail::Reject) {
+        return Ok(());
+    }
+    let message =
+        format!("the input has a column `{FAILED_RULES}` already, which is the name of the one that is added");
+    let hint = format!("rename it before, with a `select_mod`: `rename: {{{FAILED_RULES}: earlier_{FAILED_RULES}}}`");
+    Err(Error::new(ErrorKind::Config, "column-taken", message).hint(hint))
 }
 
 /// The rows that pass every rejecting rule, and the others with the names of the rules they fail.
@@ -85,8 +107,10 @@ fn split(input: LazyFrame, rules: &[Rule], schema: &Schema) -> (LazyFrame, LazyF
         .into_iter()
         .map(|(rule, violation)| when(violation).then(lit(rule.name.clone())).otherwise(lit(NULL)))
         .collect();
-    let named = input.clone().with_column(concat_str(names, ", ", true).alias(FAILED_RULES));
-    (input.filter(any.not()), named.filter(col(FAILED_RULES).neq(lit(""))))
+    // Named before they are filtered: what a row's key repeats must be looked for among all rows.
+    let named = when(any.clone()).then(concat_str(names, ", ", true)).otherwise(lit(NULL)).alias(FAILED_RULES);
+    let failing = input.clone().with_column(named).filter(col(FAILED_RULES).is_not_null());
+    (input.filter(any.not()), failing)
 }
 
 /// The column that `rejected` has beside the input's own.

@@ -7,7 +7,7 @@ use polars::prelude::*;
 use pype_plugin::prelude::*;
 use serde_json::Value;
 
-use crate::{columns, failure, sql};
+use crate::{columns, dtype, failure, query, sql};
 
 /// What happens when a rule fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -122,6 +122,9 @@ impl Rule {
         ];
         let mut given = candidates.into_iter().flatten();
         match (given.next(), given.next()) {
+            (Some(_), None) if name.as_deref() == Some("") => {
+                Err(bad_rule(None, "has an empty `name`; give it a text or none"))
+            }
             (Some((default, check)), None) => {
                 let rule = Self { name: name.unwrap_or(default), on_fail: own.unwrap_or(on_fail), check };
                 rule.check_values().map(|()| rule)
@@ -131,11 +134,14 @@ impl Rule {
         }
     }
 
-    /// Checks that the rule's columns exist.
+    /// Checks that the rule's columns exist, and that a condition is one.
     pub(super) fn fits(&self, schema: &Schema) -> Result<()> {
         let option = format!("rules.{}", self.name);
         match &self.check {
-            Check::Condition(expr) => columns::require_in(&option, expr, schema),
+            Check::Condition(expr) => {
+                columns::require_in(&option, expr, schema)?;
+                must_be_boolean(&option, expr, schema)
+            }
             Check::NotNull(names) | Check::Unique(names) => {
                 columns::require(&option, names.iter().map(String::as_str), schema)
             }
@@ -235,6 +241,20 @@ fn literal(value: &Value, column: &str, schema: &Schema) -> Expr {
             None => lit(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::Null | Value::Array(_) | Value::Object(_) => lit(NULL),
+    }
+}
+
+/// Refuses an expression of another type: to polars `NOT` of a number is the complement of its bits, and passes in silence.
+fn must_be_boolean(option: &str, expr: &Expr, schema: &Schema) -> Result<()> {
+    let one = DataFrame::empty_with_schema(schema).lazy().select([expr.clone().alias("condition")]);
+    let (_, found) = query::resolve(one)?;
+    match found.get("condition") {
+        Some(DataType::Boolean) => Ok(()),
+        other => {
+            let found = other.map_or_else(|| "nothing".into(), dtype::name);
+            let message = format!("`{option}`: `check` must be a condition, found {found}");
+            Err(Error::new(ErrorKind::Config, "bad-rule", message).hint("compare it: `flag = 1`"))
+        }
     }
 }
 

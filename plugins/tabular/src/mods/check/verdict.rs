@@ -36,7 +36,7 @@ impl Verdict {
                     format!("`{}`: {} rows, expected at most {most}", rule.name, counts.rows)
                 }
                 (_, Some(violation)) if failing > 0 && rule.on_fail != OnFail::Reject => {
-                    let example = example(input, rule, violation)?;
+                    let example = example(input, schema, rule, violation)?;
                     format!("`{}`: {failing} of {} rows fail, the first is {example}", rule.name, counts.rows)
                 }
                 _ => continue,
@@ -102,11 +102,11 @@ fn number(row: &DataFrame, column: &str) -> u64 {
 }
 
 /// The first failing row, as far as the rule looks at it: `row 4 {age: -1}`.
-fn example(input: &LazyFrame, rule: &Rule, violation: Expr) -> Result<String> {
-    const ROW: &str = "__row";
-    let mut shown = vec![col(ROW)];
+fn example(input: &LazyFrame, schema: &Schema, rule: &Rule, violation: Expr) -> Result<String> {
+    let row = free_name(schema);
+    let mut shown = vec![columns::exact(&row)];
     shown.extend(columns::all_exact(&rule.columns()));
-    let found = input.clone().with_row_index(ROW, Some(1)).filter(violation).limit(1).select(shown);
+    let found = input.clone().with_row_index(row.as_str(), Some(1)).filter(violation).limit(1).select(shown);
     let found = query::collect(found)?;
     let values: Vec<String> =
         found.columns().iter().filter_map(|column| Some(column.get(0).ok()?.to_string())).collect();
@@ -115,6 +115,15 @@ fn example(input: &LazyFrame, rule: &Rule, violation: Expr) -> Result<String> {
         names.iter().zip(&values).skip(1).map(|(name, value)| format!("{name}: {value}")).collect();
     let row = values.first().map_or("", String::as_str);
     Ok(format!("row {row} {{{}}}", shorten(&pairs.join(", "))))
+}
+
+/// A name for the rows' numbers that no column has.
+fn free_name(schema: &Schema) -> String {
+    let mut name = "row".to_owned();
+    while schema.contains(&name) {
+        name.push('_');
+    }
+    name
 }
 
 fn shorten(text: &str) -> String {

@@ -1,10 +1,12 @@
 //! `csv_source`: CSV files as a table.
 //!
 //! By default a bad row is an error: polars reads the files at full speed, and only when it has failed does
-//! [`first_bad_row`] go through them again for the file, line and column. With `bad_rows: skip` or `reject` the files are
+//! [`first_bad_row`] go through them again for the file, line and column. Stray quotes alone are looked for before, by
+//! [`quotes`], for polars may lose rows over them instead of failing. With `bad_rows: skip` or `reject` the files are
 //! gone through first ([`salvage`]), and polars reads what is left. Both ask polars itself, through [`triage`],
 //! whether it can read a row, so the two never disagree with it or with each other.
 
+mod quotes;
 mod records;
 mod salvage;
 mod scan;
@@ -74,7 +76,9 @@ pub(crate) struct Config {
     /// Adds a column of this name with the path of the file that a row comes from.
     file_column: Option<String>,
     /// What to do with a row that has too many fields, a value that is not of its column's type, a stray quote or
-    /// broken text. A row with too few fields is not bad: what is missing is null.
+    /// broken text. A row with too few fields is not bad: what is missing is null. A blank line is a row of nulls. `error`
+    /// looks at what is read: a value in a column that the flow leaves out, or a field too many behind the last one it
+    /// reads, stops a run in eager mode only. `skip` and `reject` always look at whole rows.
     #[serde(default)]
     bad_rows: BadRows,
 }
@@ -111,10 +115,15 @@ impl Source for CsvSource {
         let read = ctx
             .run_blocking(move || {
                 let stored = Files::find(&config.file_path)?;
-                let readable = decode::to_utf8(&stored, &reading.encoding, &folder)?;
+                let readable = decode::to_utf8(&stored, &reading.encoding, &folder, &cancel)?;
                 let plan = reading.scan(&readable)?;
                 let (plan, rejected) = match config.bad_rows {
-                    BadRows::Error => (plan, None),
+                    BadRows::Error => {
+                        if reading.needs_paired_quotes(eager) {
+                            quotes::must_pair(&readable, &scan::options_of(&plan)?, &cancel)?;
+                        }
+                        (plan, None)
+                    }
                     BadRows::Skip | BadRows::Reject => {
                         let keep = config.bad_rows == BadRows::Reject;
                         let salvaged = salvage::salvage(&reading, &readable, plan, keep, &folder, &cancel)?;
@@ -162,7 +171,7 @@ pub(crate) fn read(plan: LazyFrame, eager: bool, counted: bool) -> Result<(Frame
         return Ok((Frame::from(data), Some(rows)));
     }
     let rows = counted.then(|| query::count(plan.clone())).transpose()?;
-    Ok((Frame::from(plan), rows))
+    Ok((query::frame(plan), rows))
 }
 
 /// The first row of a file that polars cannot read with these options, as an error. `projection` names the columns
@@ -176,7 +185,7 @@ pub(super) fn first_bad_row(
     let mut judge = Judge::new(options, schema, projection).ok()?;
     let mut text = Text::new(decode::open(path).ok()?, options);
     let mut first = None;
-    let looked = judge.bad_rows(&mut text, |row| {
+    let looked = judge.bad_rows(&mut text, None, |row| {
         first = Some(bad_row(path, &row));
         Ok(ControlFlow::Break(()))
     });

@@ -5,22 +5,20 @@
 //! memory.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use polars::lazy::frame::LazyFileListReader;
 use polars::prelude::*;
-use polars_plan::dsl::FileScanIR;
-use polars_plan::plans::{ArenaLpIter, IR};
 use pype_plugin::CancelToken;
 use pype_plugin::prelude::*;
 
 use super::records::Text;
-use super::scan::Reading;
+use super::scan::{self, Reading};
 use super::triage::{BadRow, Judge};
 use crate::sources::decode;
-use crate::sources::files::{Files, cannot_read, scan_path};
+use crate::sources::files::{Files, scan_path};
 use crate::{failure, query};
 
 /// A scan without its bad rows.
@@ -45,16 +43,24 @@ pub(super) fn salvage(
     cancel: &CancelToken,
 ) -> Result<Salvaged> {
     let (plan, schema) = query::resolve(plan)?;
-    let schema = Arc::new(without(&schema, reading.file_column()));
-    let options = options_of(&plan)?;
+    let options = scan::options_of(&plan)?;
+    let columns = Arc::new(without(&schema, reading.file_column()));
     let mut bin = Bin::new(keep.then_some(folder))?;
     let mut paths = Vec::with_capacity(files.paths.len());
     for path in &files.paths {
-        let bad = bad_ranges(path, &options, &schema, &mut bin, cancel)?;
-        paths.push(if bad.is_empty() { path.clone() } else { copy_without(path, &bad, folder)? });
+        let found = triage(path, &options, &columns, &mut bin, cancel)?;
+        paths.extend(match found {
+            Found { bad, .. } if bad.is_empty() => Some(path.clone()),
+            // Without a header nothing would be left, and polars calls that an error.
+            Found { good: false, .. } if !options.has_header => None,
+            Found { bad, .. } => Some(copy_without(path, &bad, folder, cancel)?),
+        });
     }
-    let good = Files { paths, bytes: files.bytes };
-    Ok(Salvaged { plan: reading.scan_as(&good, &schema)?, rejected: bin.close()? })
+    let plan = match paths.is_empty() {
+        true => DataFrame::empty_with_schema(&schema).lazy(),
+        false => reading.scan_as(&Files { paths, bytes: files.bytes }, &columns)?,
+    };
+    Ok(Salvaged { plan, rejected: bin.close()? })
 }
 
 /// No rejected row, with the columns they would have.
@@ -86,41 +92,49 @@ fn rejected_schema() -> Schema {
     ])
 }
 
-fn bad_ranges(
+/// The rows of a file.
+struct Found {
+    /// Where the bad ones are, neighbours together.
+    bad: Vec<Range<u64>>,
+    /// Whether there is a good one.
+    good: bool,
+}
+
+fn triage(
     path: &Path,
     options: &CsvReadOptions,
     schema: &SchemaRef,
     bin: &mut Bin,
     cancel: &CancelToken,
-) -> Result<Vec<Range<u64>>> {
+) -> Result<Found> {
     let mut judge = Judge::new(options, schema.clone(), None).map_err(|error| failure::of_plan(&error))?;
     let mut text = Text::new(decode::open(path)?, options);
-    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let mut bad: Vec<Range<u64>> = Vec::new();
     let original = decode::original(path);
-    judge.bad_rows(&mut text, |row| {
+    judge.bad_rows(&mut text, Some(cancel), |row| {
         bin.throw(&original, &row)?;
-        match ranges.last_mut() {
+        match bad.last_mut() {
             Some(last) if last.end == row.range.start => last.end = row.range.end,
-            _ => ranges.push(row.range),
+            _ => bad.push(row.range),
         }
-        if cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(ControlFlow::Continue(())) }
+        Ok(ControlFlow::Continue(()))
     })?;
-    Ok(ranges)
+    Ok(Found { bad, good: judge.has_good_row() })
 }
 
 /// Copies a file's text without the ranges.
-fn copy_without(path: &Path, ranges: &[Range<u64>], folder: &Path) -> Result<PathBuf> {
+fn copy_without(path: &Path, ranges: &[Range<u64>], folder: &Path, cancel: &CancelToken) -> Result<PathBuf> {
     let copy = decode::stand_in(path, folder)?;
     let mut output = BufWriter::new(File::create(&copy)?);
     let mut input = decode::open(path)?;
-    let failed = |error: io::Error| cannot_read(path, &error);
     let mut at = 0;
     for range in ranges {
-        io::copy(&mut input.by_ref().take(range.start - at), &mut output).map_err(failed)?;
-        io::copy(&mut input.by_ref().take(range.end - range.start), &mut io::sink()).map_err(failed)?;
+        let (good, bad) = (range.start - at, range.end - range.start);
+        decode::in_chunks(path, &mut input.by_ref().take(good), cancel, |chunk| Ok(output.write_all(chunk)?))?;
+        decode::in_chunks(path, &mut input.by_ref().take(bad), cancel, |_| Ok(()))?;
         at = range.end;
     }
-    io::copy(&mut input, &mut output).map_err(failed)?;
+    decode::in_chunks(path, &mut input, cancel, |chunk| Ok(output.write_all(chunk)?))?;
     output.flush()?;
     Ok(copy)
 }
@@ -162,17 +176,4 @@ fn quoted(text: &str) -> String {
 
 fn without(schema: &Schema, column: Option<&str>) -> Schema {
     schema.iter_fields().filter(|field| Some(field.name().as_str()) != column).collect()
-}
-
-/// The options of the plan's one scan.
-fn options_of(plan: &LazyFrame) -> Result<CsvReadOptions> {
-    let plan = plan.clone().to_alp().map_err(|error| failure::of_plan(&error))?;
-    let options = plan.lp_arena.iter(plan.lp_top).find_map(|(_, node)| match node {
-        IR::Scan { scan_type, .. } => match scan_type.as_ref() {
-            FileScanIR::Csv { options } => Some(options.as_ref().clone()),
-            _ => None,
-        },
-        _ => None,
-    });
-    options.ok_or_else(|| Error::new(ErrorKind::Internal, "no-scan", "the plan reads no CSV file"))
 }

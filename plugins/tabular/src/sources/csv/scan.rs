@@ -1,16 +1,18 @@
 //! From the config to polars' scan.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use polars::lazy::frame::LazyFileListReader;
 use polars::prelude::*;
+use polars_plan::dsl::FileScanIR;
+use polars_plan::plans::{ArenaLpIter, IR};
 use pype_plugin::prelude::*;
 
 use super::Config;
 use crate::options::one_byte;
 use crate::sources::decode::{self, Encoding};
 use crate::sources::files::{Files, empty};
-use crate::{columns, dtype, failure};
+use crate::{columns, dtype, failure, query};
 
 /// How text becomes rows: the config, checked.
 #[derive(Clone)]
@@ -36,6 +38,12 @@ impl Reading {
         let types = config.schema.0.iter().map(|(name, text)| Ok((name.clone(), dtype::parse(text)?)));
         if config.comment_prefix.as_deref() == Some("") {
             return Err(Error::new(ErrorKind::Config, "bad-option", "`comment_prefix` is empty"));
+        }
+        if let Some(twice) = config.columns.as_deref().and_then(first_twin) {
+            let message = format!("`columns` names `{twice}` twice");
+            return Err(
+                Error::new(ErrorKind::Config, "duplicate-column", message).hint("each column needs its own name")
+            );
         }
         Ok(Self {
             encoding: Encoding::named(&config.encoding)?,
@@ -65,7 +73,15 @@ impl Reading {
     /// A scan of `files` whose columns have these types, whatever the text looks like.
     pub(super) fn scan_as(&self, files: &Files, schema: &Schema) -> Result<LazyFrame> {
         let types: Vec<_> = schema.iter().map(|(name, dtype)| (name.to_string(), dtype.clone())).collect();
-        self.plan(files, &types)
+        // Resolved here, so that the plan keeps its own file info: in one query polars shares what it finds out about
+        // a file among all scans of it that are not resolved, whatever their options.
+        query::resolve(self.plan(files, &types)?).map(|(plan, _)| plan)
+    }
+
+    /// Whether stray quotes must be looked for before polars reads. In eager mode it reads all columns and fails over
+    /// them itself, but with `null_values` it takes the quotes off a field of one quote, and reads outside of its memory.
+    pub(super) fn needs_paired_quotes(&self, eager: bool) -> bool {
+        !eager || !self.null_values.is_empty()
     }
 
     /// The column that holds a row's file, which is none of the file's own.
@@ -103,19 +119,75 @@ impl Reading {
     /// The error for files whose schema polars could not tell.
     fn explain(&self, files: &Files, error: &PolarsError) -> Error {
         match (error, files.paths.as_slice()) {
-            (PolarsError::NoData(_), [path]) => empty(path),
-            _ => Error::new(
-                ErrorKind::Data,
-                "unreadable-csv",
-                format!("cannot read the columns of {}: {}", name(&files.paths), failure::message(error)),
-            ),
+            (PolarsError::NoData(_), [path]) => empty(&decode::original(path)),
+            (_, [path]) => unreadable(path, error),
+            (_, paths) => self.odd_one_out(paths).unwrap_or_else(|| {
+                let message = format!("cannot read {} files as one table: {}", paths.len(), failure::message(error));
+                Error::new(ErrorKind::Data, "unreadable-csv", message)
+            }),
         }
+    }
+
+    /// Of several files, the first one that cannot be read, or whose columns are not those of the first.
+    fn odd_one_out(&self, paths: &[PathBuf]) -> Option<Error> {
+        let mut first: Option<(&Path, SchemaRef)> = None;
+        for path in paths {
+            let columns = match self.columns_of(path) {
+                Ok(columns) => columns,
+                Err(error) => return Some(error),
+            };
+            let (first_path, first_columns) = first.get_or_insert_with(|| (path, columns.clone()));
+            if let Some(difference) = difference(first_columns, &columns) {
+                let (first_path, path) = (decode::original(first_path), decode::original(path));
+                let message = format!("`{}` {difference} `{}`", path.display(), first_path.display());
+                let hint = "give each kind of file its own source, and put a `union_mod` behind them";
+                return Some(Error::new(ErrorKind::Data, "schema-mismatch", message).hint(hint));
+            }
+        }
+        None
+    }
+
+    /// The columns of one file, as text.
+    fn columns_of(&self, path: &Path) -> Result<SchemaRef> {
+        let (file, as_text) = (Files { paths: vec![path.to_owned()], bytes: 0 }, Some(0));
+        let reading = Self { infer_schema_length: as_text, ..self.clone() };
+        let columns = reading.plan(&file, &[])?.collect_schema();
+        columns.map_err(|error| self.explain(&file, &error))
     }
 }
 
-fn name(paths: &[impl AsRef<Path>]) -> String {
-    match paths {
-        [one] => format!("`{}`", one.as_ref().display()),
-        many => format!("{} files", many.len()),
+fn unreadable(path: &Path, error: &PolarsError) -> Error {
+    let path = decode::original(path);
+    let message = format!("cannot read the columns of `{}`: {}", path.display(), failure::message(error));
+    Error::new(ErrorKind::Data, "unreadable-csv", message)
+}
+
+/// How other columns differ from the first file's, as the middle of a sentence.
+fn difference(first: &Schema, other: &Schema) -> Option<String> {
+    if let Some(name) = first.iter_names().find(|name| !other.contains(name)) {
+        return Some(format!("lacks the column `{name}` of"));
     }
+    if let Some(name) = other.iter_names().find(|name| !first.contains(name)) {
+        return Some(format!("has the column `{name}`, which is not in"));
+    }
+    let same_order = first.iter_names().eq(other.iter_names());
+    (!same_order).then(|| "has, in another order, the columns of".into())
+}
+
+fn first_twin(names: &[String]) -> Option<&str> {
+    let twin = |(index, name)| names[..index].contains(name).then_some(name.as_str());
+    names.iter().enumerate().find_map(twin)
+}
+
+/// The options of the plan's one scan.
+pub(super) fn options_of(plan: &LazyFrame) -> Result<CsvReadOptions> {
+    let plan = plan.clone().to_alp().map_err(|error| failure::of_plan(&error))?;
+    let options = plan.lp_arena.iter(plan.lp_top).find_map(|(_, node)| match node {
+        IR::Scan { scan_type, .. } => match scan_type.as_ref() {
+            FileScanIR::Csv { options } => Some(options.as_ref().clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    options.ok_or_else(|| Error::new(ErrorKind::Internal, "no-scan", "the plan reads no CSV file"))
 }

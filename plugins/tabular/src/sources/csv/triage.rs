@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use polars::io::prelude::_csv_read_internal::{NullValuesCompiled, cast_columns, prepare_csv_schema, read_chunk};
 use polars::prelude::*;
+use pype_plugin::CancelToken;
 use pype_plugin::prelude::*;
 
 use super::records::{Dialect, Piece, Record, Text};
@@ -29,6 +30,23 @@ pub(super) struct BadRow {
     pub(super) range: std::ops::Range<u64>,
 }
 
+impl BadRow {
+    /// A row that has a stray quote.
+    pub(super) fn with_stray_quote(piece: &Piece<'_>, record: &Record) -> Self {
+        Self::new(piece, record, None, STRAY_QUOTE.into())
+    }
+
+    fn new(piece: &Piece<'_>, record: &Record, column: Option<String>, reason: String) -> Self {
+        Self {
+            line: record.line,
+            column,
+            reason,
+            raw: String::from_utf8_lossy(record.text(piece.bytes)).into_owned(),
+            range: piece.offset + record.range.start as u64..piece.offset + record.range.end as u64,
+        }
+    }
+}
+
 /// polars' reader of chunks, set up as a scan with these options and this schema would.
 pub(super) struct Judge {
     dialect: Dialect,
@@ -41,6 +59,7 @@ pub(super) struct Judge {
     null_values: Option<NullValuesCompiled>,
     projection: Vec<usize>,
     first_good: Vec<u8>,
+    has_good_row: bool,
 }
 
 impl Judge {
@@ -65,16 +84,26 @@ impl Judge {
             casts,
             projection,
             first_good: Vec::new(),
+            has_good_row: false,
         })
     }
 
-    /// Calls `found` for each bad row of `text`, in order, until it breaks.
+    /// Whether one of the rows so far was good.
+    pub(super) fn has_good_row(&self) -> bool {
+        self.has_good_row
+    }
+
+    /// Calls `found` for each bad row of `text`, in order, until it breaks or the run is cancelled.
     pub(super) fn bad_rows(
         &mut self,
         text: &mut Text,
+        cancel: Option<&CancelToken>,
         mut found: impl FnMut(BadRow) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         while let Some(piece) = text.next_piece()? {
+            if cancel.is_some_and(CancelToken::is_cancelled) {
+                return Err(Error::cancelled());
+            }
             for batch in piece.records.chunks(BATCH_ROWS) {
                 if self.judge(&piece, batch, &mut found)?.is_break() {
                     return Ok(());
@@ -93,6 +122,7 @@ impl Judge {
         let verdict = self.read(piece.bytes, batch, &self.projection);
         match (verdict, batch) {
             (Ok(()), [first, ..]) => {
+                self.has_good_row = true;
                 if self.first_good.is_empty() {
                     self.first_good = first.text(piece.bytes).to_vec();
                 }
@@ -143,15 +173,8 @@ impl Judge {
     }
 
     fn explain(&self, piece: &Piece<'_>, record: &Record, error: &PolarsError) -> BadRow {
-        let text = record.text(piece.bytes);
         let (column, reason) = self.reason(piece.bytes, record, error);
-        BadRow {
-            line: record.line,
-            column,
-            reason,
-            raw: String::from_utf8_lossy(text).into_owned(),
-            range: piece.offset + record.range.start as u64..piece.offset + record.range.end as u64,
-        }
+        BadRow::new(piece, record, column, reason)
     }
 
     fn reason(&self, bytes: &[u8], record: &Record, error: &PolarsError) -> (Option<String>, String) {
