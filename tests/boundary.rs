@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use pype_tests::{Build, Sandbox, plugin, plugin_with};
+use pype_tests::{Build, Done, Sandbox, plugin, plugin_with};
 
 /// Registering `library` fails with these words; the registry stays as it was.
 #[track_caller]
@@ -71,6 +71,42 @@ fn a_library_that_changed_since_it_was_registered_is_refused() {
     done.fails(20, &["libmine.so", "changed since it was registered", "pype register-module"]);
     sandbox.register(&library);
     sandbox.ok(&["run", "sleep.yaml"]);
+}
+
+#[test]
+fn a_stripped_plugin_with_link_time_optimisation_works() {
+    let env = &[("CARGO_PROFILE_RELEASE_STRIP", "symbols"), ("CARGO_PROFILE_RELEASE_LTO", "fat")];
+    let sandbox = Sandbox::new();
+    sandbox.register(&plugin_with("misbehaving", &Build { features: &[], env }));
+    sandbox.flow("sleep", SLEEP);
+    sandbox.ok(&["run", "sleep.yaml"]);
+}
+
+#[test]
+fn plugins_and_hosts_of_neighbouring_minor_versions_run_together() {
+    let plugins = [
+        ("1.0", plugin("misbehaving")),
+        ("1.1", plugin_with("misbehaving", &Build { features: &["next-minor"], env: &[] })),
+    ];
+    for (host_version, binary) in [("1.0", pype_tests::binary()), ("1.1", pype_tests::next_minor_binary())] {
+        for (plugin_version, library) in &plugins {
+            let pair = format!("a plugin of {plugin_version} on a host of {host_version}");
+            let sandbox = Sandbox::new();
+            let library = library.to_str().expect("a path that is text");
+            let pype = |arguments: &[&str]| {
+                let done = Done::of(sandbox.command_of(&binary, arguments).output().expect("the binary runs"));
+                assert_eq!(done.code, Some(0), "{pair}\n{}\n{}", done.out, done.err);
+                done
+            };
+            pype(&["register-module", library]);
+            sandbox.flow("sleep", SLEEP);
+            let done = pype(&["run", "sleep.yaml"]);
+            assert!(done.err.contains("slept for 20 ms"), "{pair}\n{}", done.err);
+            // The method that version 1.1 adds is called where both have it.
+            let greets = (host_version, *plugin_version) == ("1.1", "1.1");
+            assert_eq!(done.err.contains("misbehaving greets"), greets, "{pair}\n{}", done.err);
+        }
+    }
 }
 
 const SLEEP: &str = "

@@ -1,8 +1,6 @@
 //! What `pype new-module` and `pype init` write works as generated.
 
-use std::process::Command;
-
-use pype_tests::{Sandbox, artefacts, repository};
+use pype_tests::{Sandbox, artefacts, cargo_in, repository};
 
 /// Makes a module outside the repository, runs its own test, builds, registers, and looks at it.
 fn new_module(kind: &str) -> (Sandbox, String) {
@@ -11,13 +9,7 @@ fn new_module(kind: &str) -> (Sandbox, String) {
     let sdk = repository().join("plugin-api");
     sandbox.ok(&["new-module", &name, "--kind", kind, "--pype-plugin", sdk.to_str().expect("text")]);
     for command in ["test", "build"] {
-        let output = Command::new("cargo")
-            .args([command, "--release", "--quiet"])
-            .current_dir(sandbox.path(&name))
-            .env("CARGO_TARGET_DIR", artefacts().join("../scaffold"))
-            .output()
-            .expect("cargo runs");
-        assert!(output.status.success(), "cargo {command}: {}", String::from_utf8_lossy(&output.stderr));
+        cargo_in(&sandbox.path(&name), &[command, "--release", "--quiet"], &artefacts().join("../scaffold"), &[]);
     }
     let library = artefacts().join(format!("../scaffold/release/lib{name}.so"));
     sandbox.register(&library);

@@ -24,6 +24,15 @@ pub fn binary() -> PathBuf {
     artefacts().join("pype")
 }
 
+/// A pype of the next minor version of the plugin API, without optimisation.
+pub fn next_minor_binary() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let target = artefacts().join("../next-minor");
+    let arguments = ["build", "--locked", "-p", "pype", "--features", "__next-minor"];
+    BUILT.get_or_init(|| cargo(&arguments, &target, &[]));
+    target.join("debug/pype")
+}
+
 /// How a plugin of `tests/plugins` is built.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Build {
@@ -59,11 +68,24 @@ fn build_plugin(name: &str, build: &Build) -> PathBuf {
     target.join("release").join(format!("lib{name}.so"))
 }
 
-/// Runs cargo, and shows what it says only if it fails.
+/// Runs cargo in this repository, and shows what it says only if it fails.
 pub fn cargo(arguments: &[&str], target: &Path, env: &[(&str, &str)]) {
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    cargo_in(repository(), arguments, target, env);
+}
+
+/// The same in another folder.
+pub fn cargo_in(folder: &Path, arguments: &[&str], target: &Path, env: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells a test about its package would change the fingerprint of build scripts that look at it, and with
+    // that have half the dependencies built again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(arguments)
-        .current_dir(repository())
+        .current_dir(folder)
         .env("CARGO_TARGET_DIR", target)
         .envs(env.iter().copied())
         .output()
