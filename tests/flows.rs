@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use pype_tests::{Sandbox, repository};
+use pype_tests::{Sandbox, plugin, repository};
 
 /// The language's sample, as it was given: only its two paths are ours.
 const SAMPLE: &str = r#"
@@ -216,4 +216,60 @@ fn the_committed_registry_is_what_the_bundled_libraries_say() {
         committed,
         "pype register-module --bundled --registry registry/modules.json target/release/libpype_tabular.so"
     );
+}
+
+const HANDLED: &str = "
+settings: {retries: 0}
+modules:
+  - {id: bad, name: panic_solo, configs: {required: {at: run}}}
+  - {id: handler, name: sleep_solo, configs: {required: {ms: 1}}}
+  - {id: next, name: sleep_solo, configs: {required: {ms: 1}}}
+connections: {control: [bad (1|error) handler, bad (2|ok) next]}
+";
+
+#[test]
+fn an_error_edge_handles_a_failure_which_is_told_and_counts_only_when_asked() {
+    let sandbox = Sandbox::new();
+    sandbox.register(&plugin("misbehaving"));
+    sandbox.flow("handled", HANDLED);
+    let done = sandbox.ok(&["run", "handled.yaml"]);
+    for text in [
+        "the plugin panicked: told to panic in run",
+        "bad   failed, handled  it failed, which `handler` handles",
+        "next  skipped          `bad` failed, which was handled",
+        "handled succeeded",
+    ] {
+        assert!(done.out.contains(text), "`{text}` is missing in:\n{}", done.out);
+    }
+    assert_eq!(sandbox.pype(&["run", "handled.yaml", "--strict"]).code, Some(30));
+}
+
+#[test]
+fn conditions_read_globals_and_what_cannot_be_decided_fails_the_run() {
+    let sandbox = Sandbox::new();
+    sandbox.register(&plugin("misbehaving"));
+    sandbox.write("in.csv", "n\n1\n2\n3\n");
+    let flow = |condition: &str| {
+        format!(
+            "
+modules:
+  - {{id: in, name: csv_source, configs: {{required: {{file_path: in.csv}}}}}}
+  - {{id: out, name: csv_sink, configs: {{required: {{output_path: out.csv}}}}}}
+  - {{id: many, name: sleep_solo, configs: {{required: {{ms: 1}}}}}}
+  - {{id: few, name: sleep_solo, configs: {{required: {{ms: 1}}}}}}
+connections:
+  data: [in.data - out.input]
+  control: ['in (1|in__row_count > context.limit) many', 'in (1|{condition}) few']
+"
+        )
+    };
+    sandbox.flow("rows", &flow("not (in__row_count > context.limit)"));
+    let few = "few  skipped  `not (in__row_count > context.limit)` was false";
+    assert!(sandbox.ok(&["run", "rows.yaml", "--set", "limit=2"]).out.contains(few));
+    let many = "many  skipped  `in__row_count > context.limit` was false";
+    assert!(sandbox.ok(&["run", "rows.yaml", "--set", "limit=3"]).out.contains(many));
+    sandbox.flow("rows", &flow("in__row_count"));
+    let done = sandbox.pype(&["run", "rows.yaml", "--set", "limit=3"]);
+    assert_eq!(done.code, Some(30), "{}", done.out);
+    assert!(done.out.contains("it gives 3, which is neither true nor false"), "{}", done.out);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray, StructArray,
@@ -25,6 +25,9 @@ struct Host {
     loader: Loader<LibraryServices>,
     services: Arc<LibraryServices>,
 }
+
+/// One for all tests: plugins live as long as the process, and so does the runtime that they are given.
+static HOST: LazyLock<Host> = LazyLock::new(Host::new);
 
 impl Host {
     fn new() -> Self {
@@ -77,7 +80,7 @@ settings: {{execution_mode: {mode}}}
 modules:
   - {{id: in, name: csv_source, configs: {{required: {{file_path: in.csv}}}}}}
   - {{id: adults, name: filter_mod, configs: {{required: {{condition: age > 18}}}}}}
-  - {{id: none, name: reverse_batches_mod}}
+  - {{id: none, name: count_rows_mod}}
   - {{id: arrow, name: number_rows_mod, configs: {{required: {{column: n}}}}}}
   - {{id: other, name: tail_mod, configs: {{required: {{rows: 2}}}}}}
   - {{id: more, name: derive_mod, configs: {{required: {{columns: {{half: age / 2}}}}}}}}
@@ -158,11 +161,11 @@ fn same(found: &DataFrame, expect: &DataFrame) {
 
 #[test]
 fn every_type_survives_arrow_rs_and_no_engine_and_empty_frames_do_too() {
-    let host = Host::new();
+    let host = &*HOST;
     let raw = plugin("raw_frames");
     for given in [every_type(), every_type().clear()] {
-        let reversed = host.through(&raw, "reverse_batches_mod", &json!({}), given.clone());
-        same(&host.collected(reversed), &given);
+        let passed = host.through(&raw, "count_rows_mod", &json!({}), given.clone());
+        same(&host.collected(passed), &given);
         let numbered = host.collected(host.numbered(given.clone()));
         assert_eq!(numbered.column("n").expect("added").len(), given.height());
         same(&numbered.drop("n").expect("it was there"), &given);
@@ -171,7 +174,7 @@ fn every_type_survives_arrow_rs_and_no_engine_and_empty_frames_do_too() {
 
 #[test]
 fn what_both_know_survives_another_polars() {
-    let host = Host::new();
+    let host = &*HOST;
     // The older one was built with the types of its default features only.
     let given = every_type().select(["number", "text", "bool", "i32", "u32", "u64", "f32", "f64", "list", "null"]);
     let given = given.expect("they are there");
@@ -181,13 +184,12 @@ fn what_both_know_survives_another_polars() {
 
 #[test]
 fn rows_without_columns_are_counted() {
-    let host = Host::new();
+    let host = &*HOST;
     let nothing = DataFrame::empty_with_height(5);
     let numbered = host.collected(host.numbered(nothing));
     same(&numbered, &df! { "n" => 0_i64..5 }.expect("one column"));
-    let reversed =
-        host.through(&plugin("raw_frames"), "reverse_batches_mod", &json!({}), DataFrame::empty_with_height(5));
-    assert_eq!(host.collected(reversed).shape(), (5, 0));
+    let passed = host.through(&plugin("raw_frames"), "count_rows_mod", &json!({}), DataFrame::empty_with_height(5));
+    assert_eq!(host.collected(passed).shape(), (5, 0));
 }
 
 /// What only arrow-rs knows: maps, dictionaries, metadata of fields and of the schema.
@@ -219,12 +221,12 @@ fn annotated() -> RecordBatch {
 
 #[test]
 fn metadata_and_types_that_only_arrow_knows_are_kept() {
-    let host = Host::new();
+    let host = &*HOST;
     let given = annotated();
     let raw = plugin("raw_frames");
     let frame = || Frame::from_record_batches(given.schema(), [given.clone()]);
-    let reversed = host.through(&raw, "reverse_batches_mod", &json!({}), frame());
-    let numbered = host.numbered(reversed);
+    let passed = host.through(&raw, "count_rows_mod", &json!({}), frame());
+    let numbered = host.numbered(passed);
     let (schema, batch) = host.runtime.block_on(async {
         let schema = numbered.arrow_schema().await.expect("a schema");
         let batch = numbered.next_record_batch(&schema).await.expect("readable").expect("a batch");

@@ -73,6 +73,8 @@ fn configs(job: &Job, node: &PlannedNode) -> Result<Value> {
         let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Error::new(ErrorKind::Config, "template", message)
     })?;
+    // What is too large to be whole the module itself refuses.
+    drop(node.entry.settle_integers(&mut configs));
     node.entry.absolutize(&mut configs, &job.folder);
     Ok(configs)
 }

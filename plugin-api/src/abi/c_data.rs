@@ -75,6 +75,11 @@ impl ArrowArray {
     pub fn rows(&self) -> u64 {
         self.0.length.unsigned_abs()
     }
+
+    #[cfg(feature = "polars")]
+    pub(crate) fn ffi_mut(&mut self) -> &mut FfiArrowArray {
+        &mut self.0
+    }
 }
 
 macro_rules! owner {

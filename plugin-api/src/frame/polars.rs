@@ -12,7 +12,7 @@ use polars_arrow::ffi;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::{Frame, Producer};
-use crate::abi::{ArrowArray, ArrowSchema};
+use crate::abi::{ArrowArray, ArrowSchema, FfiArrowArray};
 use crate::error::{Error, ErrorKind, Result};
 use crate::glue::contain;
 use crate::runtime::runtime;
@@ -202,14 +202,40 @@ fn export_chunks(mut frame: DataFrame) -> Vec<ArrowArray> {
     let chunks = frame.iter_chunks(CompatLevel::newest(), true);
     chunks
         .map(|batch| {
-            let fields = batch.schema().iter_values().cloned().collect();
+            let dtype = ArrowDataType::Struct(batch.schema().iter_values().cloned().collect());
             let length = batch.height();
-            let array = StructArray::new(ArrowDataType::Struct(fields), length, batch.into_arrays(), None);
+            let array = StructArray::new(dtype.clone(), length, batch.into_arrays(), None);
             let array = ffi::export_array_to_c(array.boxed());
             // SAFETY: polars' type is the C data interface's.
-            unsafe { ArrowArray::from_ffi(array) }
+            let mut array = unsafe { ArrowArray::from_ffi(array) };
+            // SAFETY: the array is of this type.
+            unsafe { drop_null_buffers(array.ffi_mut(), &dtype) };
+            array
         })
         .collect()
+}
+
+/// polars gives an array of the type null a buffer. The C data interface has none there, and strict readers refuse it.
+///
+/// # Safety
+/// `array` is valid and of the type `dtype`.
+unsafe fn drop_null_buffers(array: &mut FfiArrowArray, dtype: &ArrowDataType) {
+    let children = match dtype {
+        ArrowDataType::Null => {
+            array.n_buffers = 0;
+            return;
+        }
+        ArrowDataType::Struct(fields) => fields.as_slice(),
+        ArrowDataType::List(field)
+        | ArrowDataType::LargeList(field)
+        | ArrowDataType::FixedSizeList(field, _)
+        | ArrowDataType::Map(field, _) => std::slice::from_ref(&**field),
+        _ => return,
+    };
+    for (at, field) in children.iter().enumerate() {
+        // SAFETY: an array has a child for each field of its type, each valid and its own.
+        unsafe { drop_null_buffers(&mut **array.children.add(at), field.dtype()) };
+    }
 }
 
 fn import_schema(schema: &ArrowSchema) -> Result<Field> {

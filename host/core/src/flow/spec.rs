@@ -24,6 +24,8 @@ pub struct Flow {
     pub data_edges: Vec<DataEdge>,
     /// The section `connections.control`.
     pub control_edges: Vec<ControlEdge>,
+    /// Whether all edges of the document are among these: those that could not be read have been reported.
+    pub edges_complete: bool,
     /// The document itself.
     pub source: Source,
 }

@@ -97,7 +97,8 @@ impl Mod for Fused {
     async fn run(&mut self, mut inputs: Inputs, _: &Context) -> Result<Outputs> {
         let _ = &self.0;
         let inner = inputs.take("input")?.take::<SharedBatches>();
-        let inner = inner.map_err(|_| Error::new(ErrorKind::Internal, "not-fused", "the frame is of another library"))?;
+        let inner =
+            inner.map_err(|_| Error::new(ErrorKind::Internal, "not-fused", "the frame is of another library"))?;
         let copy = inner.try_clone().expect("batches in memory can be shared");
         Ok(Outputs::one("output", Frame::new(copy)))
     }

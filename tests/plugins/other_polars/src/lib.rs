@@ -38,9 +38,14 @@ impl Mod for Tail {
                 None => all = Some(batch),
             }
         }
-        let last = all.unwrap_or_default().tail(Some(self.0.rows));
+        let last = all.map_or_else(|| without_rows(&field), |all| all.tail(Some(self.0.rows)));
         Ok(Outputs::one("output", export(last)))
     }
+}
+
+fn without_rows(schema: &Field) -> DataFrame {
+    let ArrowDataType::Struct(fields) = schema.dtype() else { return DataFrame::default() };
+    DataFrame::empty_with_schema(&fields.iter().map(polars::prelude::Field::from).collect())
 }
 
 fn import_schema(schema: &ArrowSchema) -> Result<Field> {

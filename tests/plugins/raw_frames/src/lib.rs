@@ -6,12 +6,12 @@ use pype_plugin::prelude::*;
 #[serde(deny_unknown_fields)]
 struct Config {}
 
-/// Passes its batches on in reverse order, and counts their rows.
-struct ReverseBatches;
+/// Counts the rows of its batches, and passes them on.
+struct CountRows;
 
-impl Mod for ReverseBatches {
-    const NAME: &str = "reverse_batches_mod";
-    const DESCRIPTION: &str = "Passes batches on in reverse order";
+impl Mod for CountRows {
+    const NAME: &str = "count_rows_mod";
+    const DESCRIPTION: &str = "Counts rows";
     const GLOBALS: &[&str] = &["rows"];
     type Config = Config;
 
@@ -26,10 +26,11 @@ impl Mod for ReverseBatches {
         while let Some(batch) = frame.next().await? {
             batches.push(batch);
         }
-        ctx.set_global("rows", batches.iter().map(|batch| batch.rows()).sum::<u64>())?;
-        batches.reverse();
+        if ctx.wants_global("rows") {
+            ctx.set_global("rows", batches.iter().map(|batch| batch.rows()).sum::<u64>())?;
+        }
         Ok(Outputs::one("output", Frame::from_batches(schema, batches)))
     }
 }
 
-export_plugin! { mods: [ReverseBatches] }
+export_plugin! { mods: [CountRows] }

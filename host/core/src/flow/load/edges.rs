@@ -6,19 +6,33 @@ use crate::document::{Node, Source, Spanned};
 use crate::flow::edge::{control_edge, data_edge};
 use crate::flow::spec::{ControlEdge, DataEdge};
 
-/// Reads both kinds. None if one of them cannot be read: what follows would blame the ports that it leaves open.
-pub(super) fn connections(
-    source: &Source,
-    node: &Spanned<Node>,
-    found: &mut Diagnostics,
-) -> Option<(Vec<DataEdge>, Vec<ControlEdge>)> {
-    let mut fields = Fields::of(source, node, "`connections`", found)?;
+/// The edges of a document, as far as they can be read.
+pub(super) struct Edges {
+    pub(super) data: Vec<DataEdge>,
+    pub(super) control: Vec<ControlEdge>,
+    /// Could all be read? Else nobody may be blamed for the ports that are left open.
+    pub(super) complete: bool,
+}
+
+/// Without a section there is nothing that could not be read.
+impl Default for Edges {
+    fn default() -> Self {
+        Edges { data: Vec::new(), control: Vec::new(), complete: true }
+    }
+}
+
+/// Reads both kinds.
+pub(super) fn connections(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Edges {
+    let Some(mut fields) = Fields::of(source, node, "`connections`", found) else {
+        return Edges { complete: false, ..Edges::default() };
+    };
     let data = fields.optional("data");
     let control = fields.optional("control");
     fields.finish(found);
-    let data = all(source, data, "data", data_edge, found);
-    let control = all(source, control, "control", control_edge, found);
-    Some((data?, control?))
+    let mut complete = true;
+    let data = all(source, data, "data", data_edge, &mut complete, found);
+    let control = all(source, control, "control", control_edge, &mut complete, found);
+    Edges { data, control, complete }
 }
 
 fn all<T>(
@@ -26,10 +40,14 @@ fn all<T>(
     node: Option<&Spanned<Node>>,
     key: &str,
     read: fn(&Source, &Spanned<String>) -> Result<T, Vec<Diagnostic>>,
+    complete: &mut bool,
     found: &mut Diagnostics,
-) -> Option<Vec<T>> {
-    let Some(node) = node else { return Some(Vec::new()) };
-    let items = list(source, node, key, found)?;
+) -> Vec<T> {
+    let Some(node) = node else { return Vec::new() };
+    let Some(items) = list(source, node, key, found) else {
+        *complete = false;
+        return Vec::new();
+    };
     let mut edges = Vec::new();
     for item in items {
         let Node::Str(text) = &item.value else {
@@ -42,5 +60,6 @@ fn all<T>(
             Err(problems) => found.extend(problems),
         }
     }
-    Some(edges).filter(|edges| edges.len() == items.len())
+    *complete &= edges.len() == items.len();
+    edges
 }

@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 
 use serde_json::{Map, Value};
 
+use self::edges::Edges;
 use self::fields::Fields;
 use super::spec::{About, ExecutionMode, FailStrategy, Flow, FlowMeta, Settings};
 use crate::catalog::Catalog;
@@ -49,9 +50,16 @@ fn document(
     let meta = meta.and_then(|node| self::meta(source, node, found)).unwrap_or_else(stand_in);
     let settings = settings.map_or_else(Settings::default, |node| self::settings(source, node, found));
     let modules = modules.and_then(|node| modules::modules(source, node, catalog, context, found));
-    let edges = connections.map_or(Some(Default::default()), |node| edges::connections(source, node, found));
-    let (data_edges, control_edges) = edges?;
-    Some(Flow { meta, settings, modules: modules?, data_edges, control_edges, source: source.clone() })
+    let edges = connections.map_or_else(Edges::default, |node| edges::connections(source, node, found));
+    Some(Flow {
+        meta,
+        settings,
+        modules: modules?,
+        data_edges: edges.data,
+        control_edges: edges.control,
+        edges_complete: edges.complete,
+        source: source.clone(),
+    })
 }
 
 fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<FlowMeta> {

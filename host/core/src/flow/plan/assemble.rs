@@ -49,6 +49,7 @@ pub(super) fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics),
     let reads = globals::resolve(&flow, &wiring, &mut found);
     let spans = EdgeSpans::of(&flow);
     let source = flow.source.clone();
+    let edges_complete = flow.edges_complete;
 
     let parts = Parts {
         meta: flow.meta,
@@ -66,7 +67,7 @@ pub(super) fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics),
             return Err(found);
         }
     };
-    if !found.has_errors() {
+    if edges_complete && !found.has_errors() {
         globals::check_order(&plan, &reads, &source, &mut found);
     }
     if found.has_errors() { Err(found) } else { Ok((plan, found)) }

@@ -7,7 +7,7 @@ use super::assemble::ControlPart;
 use super::topology::Topology;
 use super::wiring::Wiring;
 use crate::diagnostic::Diagnostics;
-use crate::flow::spec::{ControlEdge, Flow, NodeId, Order};
+use crate::flow::spec::{ControlEdge, Flow, Order};
 use crate::suggest;
 
 /// The sound control edges between sub flows, their orders resolved.
@@ -68,8 +68,10 @@ struct SubFlows {
 
 impl SubFlows {
     fn of(wiring: &Wiring<'_>) -> Self {
-        let place = |id: &NodeId| wiring.ids().iter().position(|known| known == id);
-        let edges = wiring.data_edges.iter().filter_map(|edge| Some((place(&edge.from.node)?, place(&edge.to.node)?)));
+        let edges = wiring
+            .data_edges
+            .iter()
+            .filter_map(|edge| Some((wiring.place(&edge.from.node)?, wiring.place(&edge.to.node)?)));
         let data = Topology::new(wiring.ids().len(), edges);
         SubFlows { component: data.components(), data }
     }

@@ -14,6 +14,7 @@ use crate::suggest;
 pub(super) struct Wiring<'a> {
     entries: BTreeMap<String, &'a ModuleEntry>,
     ids: Vec<NodeId>,
+    places: BTreeMap<String, usize>,
     pub(super) data_edges: Vec<DataEdge>,
     /// Are all data edges sound? Else sub flows cannot be told apart.
     pub(super) complete: bool,
@@ -23,9 +24,11 @@ pub(super) fn check<'a>(flow: &Flow, catalog: &'a Catalog, found: &mut Diagnosti
     let mut wiring = Wiring {
         entries: BTreeMap::new(),
         ids: flow.modules.iter().map(|module| module.id.value.clone()).collect(),
+        places: BTreeMap::new(),
         data_edges: Vec::new(),
-        complete: true,
+        complete: flow.edges_complete,
     };
+    wiring.places = wiring.ids.iter().enumerate().map(|(place, id)| (id.to_string(), place)).collect();
     for module in &flow.modules {
         match catalog.get(module.name.value.as_str()) {
             Some(entry) => {
@@ -46,24 +49,31 @@ pub(super) fn check<'a>(flow: &Flow, catalog: &'a Catalog, found: &mut Diagnosti
         }
     }
     wiring.fed_twice(flow, found);
-    for module in flow.modules.iter().filter(|module| !doubtful.contains(&module.id.value)) {
-        wiring.unconnected(flow, module, found);
+    if flow.edges_complete {
+        let mut fed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for edge in &wiring.data_edges {
+            fed.entry(edge.to.node.as_str()).or_default().push(edge.to.port.as_str());
+        }
+        for module in flow.modules.iter().filter(|module| !doubtful.contains(&module.id.value)) {
+            let fed = fed.get(module.id.value.as_str()).map_or(&[][..], Vec::as_slice);
+            wiring.unconnected(flow, module, fed, found);
+        }
     }
     wiring
 }
 
 /// The modules of a flow as nodes of its plan.
 pub(super) fn nodes(modules: Vec<Module>, reads: &[Read], catalog: &Catalog) -> Vec<PlannedNode> {
-    let wanted = |id: &NodeId| {
-        let of_node = reads.iter().filter(|read| read.writer == *id);
-        of_node.map(|read| read.name.clone()).collect()
-    };
+    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for read in reads {
+        wanted.entry(read.writer.to_string()).or_default().insert(read.name.clone());
+    }
     modules
         .into_iter()
         .filter_map(|module| {
             Some(PlannedNode {
                 entry: catalog.get(module.name.value.as_str())?.clone(),
-                wanted_globals: wanted(&module.id.value),
+                wanted_globals: wanted.remove(module.id.value.as_str()).unwrap_or_default(),
                 id: module.id.value,
                 module: module.name.value,
                 configs: module.configs,
@@ -93,13 +103,18 @@ impl<'a> Wiring<'a> {
         self.ids.iter().find(|known| Some(known.as_str()) == near).unwrap_or(id).clone()
     }
 
+    /// Where a module stands in the document.
+    pub(super) fn place(&self, id: &NodeId) -> Option<usize> {
+        self.places.get(id.as_str()).copied()
+    }
+
     pub(super) fn ids(&self) -> &[NodeId] {
         &self.ids
     }
 
     /// Where a module stands in the document; an error with a suggestion if it does not.
     pub(super) fn find(&self, flow: &Flow, id: &Spanned<NodeId>, found: &mut Diagnostics) -> Option<usize> {
-        let place = self.ids.iter().position(|known| *known == id.value);
+        let place = self.place(&id.value);
         if place.is_none() {
             let ids = self.ids.iter().map(NodeId::as_str);
             let help = suggest::help(id.value.as_str(), ids, "the modules of this flow are");
@@ -163,11 +178,11 @@ impl<'a> Wiring<'a> {
         }
     }
 
-    fn unconnected(&self, flow: &Flow, module: &Module, found: &mut Diagnostics) {
+    /// `fed` are the ports of the module that edges lead to.
+    fn unconnected(&self, flow: &Flow, module: &Module, fed: &[&str], found: &mut Diagnostics) {
         let Some(entry) = self.entry(&module.id.value) else { return };
         for port in &entry.input_ports {
-            let mut edges = self.data_edges.iter().filter(|edge| edge.to.node == module.id.value);
-            if edges.any(|edge| port_matches(port, edge.to.port.as_str())) {
+            if fed.iter().any(|fed| port_matches(port, fed)) {
                 continue;
             }
             let shown = port.replace('*', "_1");
