@@ -20,7 +20,7 @@ use crate::context::{Artifact, Iteration, answer};
 use crate::descriptor::LibraryDescriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
-use crate::glue::{contain, task};
+use crate::glue::{contain_service, task};
 use crate::module::Commit;
 
 /// What a library is told once, after loading. Crosses as JSON.
@@ -215,7 +215,7 @@ impl<S: HostServices> Vtable<S> {
 
     /// Asks the host; what it answers when it panics is `otherwise`.
     fn ask<R>(handle: &Handle, otherwise: R, question: impl FnOnce(&S) -> R) -> R {
-        contain(None, || question(Self::of(handle))).unwrap_or_else(|panic| {
+        contain_service(|| question(Self::of(handle))).unwrap_or_else(|panic| {
             tracing::error!(target: "pype_plugin", "a service of the host failed: {panic}");
             otherwise
         })
@@ -227,11 +227,11 @@ impl<S: HostServices> Vtable<S> {
 
     extern "C" fn log(handle: &Handle, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
         // Without `ask`, which would log.
-        drop(contain(None, || Self::of(handle).log(level, target.as_str(), message.as_str(), fields.as_slice())));
+        drop(contain_service(|| Self::of(handle).log(level, target.as_str(), message.as_str(), fields.as_slice())));
     }
 
     extern "C" fn set_global(handle: &Handle, name: RStr<'_>, value: RSlice<'_, u8>) -> RResult<(), Json> {
-        let set = contain(None, || {
+        let set = contain_service(|| {
             let value = serde_json::from_slice(value.as_slice())?;
             Self::of(handle).set_global(name.as_str(), value)
         });
@@ -256,14 +256,14 @@ impl<S: HostServices> Vtable<S> {
 
     extern "C" fn until_cancelled(handle: &Handle) -> FfiFuture<()> {
         // A panic in the future reaches the plugin as one of its own, and is contained there.
-        match contain(None, || Self::of(handle).until_cancelled()) {
+        match contain_service(|| Self::of(handle).until_cancelled()) {
             Ok(cancelled) => cancelled.into_ffi(),
             Err(_) => std::future::pending().into_ffi(),
         }
     }
 
     extern "C" fn register_artifact(handle: &Handle, frame: RawFrame) -> Task<Json> {
-        let artifact = contain(None, || Self::of(handle).register_artifact(Frame::from_raw(frame)));
+        let artifact = contain_service(|| Self::of(handle).register_artifact(Frame::from_raw(frame)));
         task(async move { Ok(json(&artifact?.await?)) })
     }
 }

@@ -71,6 +71,11 @@ fn stay_in_runtime(here: &Here) {
     }
 }
 
+/// Runs host code that a plugin asks for, panics becoming errors. It needs no runtime: it answers at once.
+pub(crate) fn contain_service<R>(f: impl FnOnce() -> R) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(panicked)
+}
+
 /// Makes a future that crosses the boundary of one that runs author code for no node.
 pub(crate) fn task<T: 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
     Guarded { services: NO_NODE, future: ManuallyDrop::new(future), ended: false }.into_ffi()
