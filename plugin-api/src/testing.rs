@@ -228,6 +228,7 @@ impl HostServices for FakeHost {
         }
     }
 
+    #[expect(clippy::manual_async_fn, reason = "the future must not borrow the host")]
     fn register_artifact(&self, frame: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
         async move {
             let batches = SharedBatches::read(&frame).await?;

@@ -163,7 +163,11 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(&path).expect("readable"), "{\"odd\": 1}");
-        update(&path, |modules| Ok(modules.insert("new", json!({})))).expect("updated");
+        update(&path, |modules| {
+            modules.insert("new", json!({}));
+            Ok(())
+        })
+        .expect("updated");
         assert_eq!(fs::read_to_string(&path).expect("readable"), "{\n  \"new\": {},\n  \"odd\": 1\n}\n");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o640);
     }
