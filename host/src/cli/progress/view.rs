@@ -1,5 +1,6 @@
 //! What is the case in a run, told by its events.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pype_core::flow::plan::SubFlowId;
@@ -15,10 +16,12 @@ pub(super) struct View {
     pub(super) flow: String,
     pub(super) sub_flows: Vec<SubFlowView>,
     pub(super) ended: Option<(Verdict, f64)>,
+    /// Where each sub flow stands, and each node: its sub flow's place, and its own there.
+    places: HashMap<SubFlowId, usize>,
+    node_places: HashMap<NodeId, (usize, usize)>,
 }
 
 pub(super) struct SubFlowView {
-    id: SubFlowId,
     pub(super) name: String,
     pub(super) nodes: Vec<NodeView>,
     pub(super) attempt: u32,
@@ -61,6 +64,11 @@ impl View {
                 self.run_id.clone_from(run_id);
                 self.flow = flow.to_string();
                 self.sub_flows = sub_flows.iter().map(SubFlowView::new).collect();
+                for (at, one) in sub_flows.iter().enumerate() {
+                    self.places.insert(one.id, at);
+                    let nodes = one.nodes.iter().enumerate();
+                    self.node_places.extend(nodes.map(|(within, node)| (node.id.clone(), (at, within))));
+                }
             }
             RunEvent::SubFlowStarted { sub_flow, attempt } => {
                 if let Some(at) = self.sub_flow(*sub_flow) {
@@ -99,16 +107,12 @@ impl View {
 
     /// The place of a sub flow.
     pub(super) fn sub_flow(&self, id: SubFlowId) -> Option<usize> {
-        self.sub_flows.iter().position(|one| one.id == id)
+        self.places.get(&id).copied()
     }
 
     /// The place of a node: its sub flow's, and its own there.
     pub(super) fn node(&self, id: &NodeId) -> Option<(usize, usize)> {
-        let places = self.sub_flows.iter().enumerate();
-        places
-            .flat_map(|(at, one)| one.nodes.iter().enumerate().map(move |(within, node)| (at, within, node)))
-            .find(|(_, _, node)| node.id == *id)
-            .map(|(at, within, _)| (at, within))
+        self.node_places.get(id).copied()
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeView> {
@@ -125,7 +129,7 @@ impl View {
 impl SubFlowView {
     fn new(info: &SubFlowInfo) -> Self {
         let nodes = info.nodes.iter().map(NodeView::new).collect();
-        Self { id: info.id, name: info.name.clone(), nodes, attempt: 0, ended: None }
+        Self { name: info.name.clone(), nodes, attempt: 0, ended: None }
     }
 
     /// Whether it was started at all.
