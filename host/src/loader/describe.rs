@@ -19,7 +19,7 @@ pub(crate) const COMMAND: &str = "__describe";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the output of a child that has ended is waited for: a process that it left behind may keep the pipes open.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_secs(2);
 /// Of what a child says while it crashes, the last this many bytes are kept.
 const LAST_WORDS: usize = 4096;
 
