@@ -10,7 +10,7 @@ use pype_core::flow::spec::ExecutionMode;
 use pype_core::name::NodeId;
 use pype_core::run::event::{NodeInfo, RunEvent, SubFlowInfo};
 use pype_core::run::scheduler::{Command, EndState, Event, Outcome, Scheduler};
-use pype_core::template::{Context, Scope, condition};
+use pype_core::template::{Context, Globals, Scope, condition};
 use pype_plugin::Error;
 use pype_plugin::host::Library;
 use tokio::task::JoinSet;
@@ -51,6 +51,11 @@ pub struct Job {
 impl Job {
     pub(super) fn is_eager(&self) -> bool {
         self.plan.settings.execution_mode == ExecutionMode::Eager
+    }
+
+    /// What templates and conditions may use.
+    pub(super) fn scope<'a>(&'a self, globals: &'a Globals) -> Scope<'a> {
+        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok() }
     }
 
     pub(super) fn failed(&self, node: Option<&NodeId>, error: Error) {
@@ -212,8 +217,7 @@ impl Engine {
     /// Evaluates the condition of an edge.
     fn is_true(&self, expression: &str) -> Result<bool, String> {
         let globals = self.job.shared.globals();
-        let scope = Scope { context: &self.job.context, globals: &globals, env: &|name| std::env::var(name).ok() };
-        condition(expression, &scope)
+        condition(expression, &self.job.scope(&globals))
     }
 
     /// Tells of those that did not run, or were stopped.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use pype_core::flow::plan::PlannedNode;
 use pype_core::flow::spec::ExecutionMode;
-use pype_core::template::{Scope, render};
+use pype_core::template::render;
 use pype_plugin::host::{Instance, NodeFacts};
 use pype_plugin::{Error, ErrorKind, Frame, Result};
 use serde_json::Value;
@@ -68,11 +68,11 @@ async fn open(job: &Arc<Job>, node: &PlannedNode, cancel: &CancellationToken) ->
 /// The configs with templates filled in and paths made absolute.
 fn configs(job: &Job, node: &PlannedNode) -> Result<Value> {
     let globals = job.shared.globals();
-    let scope = Scope { context: &job.context, globals: &globals, env: &|name| std::env::var(name).ok() };
-    let mut configs = render(&node.configs, &node.spans, &scope, &job.plan.source).map_err(|problems| {
-        let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        Error::new(ErrorKind::Config, "template", message)
-    })?;
+    let mut configs =
+        render(&node.configs, &node.spans, &job.scope(&globals), &job.plan.source).map_err(|problems| {
+            let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            Error::new(ErrorKind::Config, "template", message)
+        })?;
     // What is too large to be whole the module itself refuses.
     drop(node.entry.settle_integers(&mut configs));
     node.entry.absolutize(&mut configs, &job.folder);

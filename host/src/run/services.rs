@@ -31,7 +31,8 @@ pub struct Shared {
     /// Who hears of events.
     pub observer: Observer,
     // Nodes of parallel sub flows set and read globals, each in a moment.
-    globals: Mutex<Globals>,
+    // Who reads takes a snapshot that costs nothing; a write copies only what somebody still reads.
+    globals: Mutex<Arc<Globals>>,
     // By URI; what modules registered is kept until the run ends.
     artifacts: Mutex<BTreeMap<String, SharedBatches>>,
     started: Instant,
@@ -58,13 +59,13 @@ impl Shared {
     }
 
     /// The globals so far.
-    pub fn globals(&self) -> Globals {
+    pub fn globals(&self) -> Arc<Globals> {
         self.globals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Before another attempt: the node may set its globals again.
     pub fn forget_globals(&self, node: &NodeId) {
-        self.globals.lock().unwrap_or_else(PoisonError::into_inner).forget(node.as_str());
+        Arc::make_mut(&mut self.globals.lock().unwrap_or_else(PoisonError::into_inner)).forget(node.as_str());
     }
 
     /// Tells the observer.
@@ -115,7 +116,7 @@ impl HostServices for NodeServices {
             return Err(Error::new(ErrorKind::Data, "global-too-large", message));
         }
         let mut globals = self.shared.globals.lock().unwrap_or_else(PoisonError::into_inner);
-        globals
+        Arc::make_mut(&mut globals)
             .set(self.node.as_str(), declared, value.clone())
             .map_err(|twice| Error::new(ErrorKind::Internal, "global-set-twice", twice.to_string()))?;
         drop(globals);

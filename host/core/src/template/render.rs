@@ -1,5 +1,6 @@
 //! Filling templates in: as far as possible at validation, wholly at run.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -41,8 +42,9 @@ pub struct Checked {
 /// # Errors
 /// One finding for each leaf with a name that is missing, or that is malformed.
 pub fn render(value: &Value, spans: &SpanMap, scope: &Scope<'_>, source: &Source) -> Result<Value, Diagnostics> {
-    let context = to_template(scope.context);
-    let globals = Arc::new(scope.globals.clone());
+    // Most configs hold no template, and then nobody looks.
+    let context = LazyCell::new(|| to_template(scope.context));
+    let globals = LazyCell::new(|| Arc::new(scope.globals.clone()));
     let mut walk = Walk::new(spans, source);
     let rendered = walk.value(value, "", &mut |walk, leaf, text, pointer| {
         let references = walk.references(leaf, text, pointer)?;

@@ -240,16 +240,17 @@ impl Scheduler {
 
     fn succeeded(&mut self, index: usize, conditions: Vec<Result<bool, String>>) -> Vec<usize> {
         let ready = self.end(index, Step::Succeed, None);
-        let edges = self.sub_flows[index].outgoing.clone();
-        let with_expression = edges.into_iter().filter(|edge| self.edges[*edge].expression().is_some());
-        let with_expression: Vec<usize> = with_expression.collect();
         let mut given = conditions.into_iter();
-        for edge in with_expression {
-            let given = given.next().unwrap_or_else(|| Err("it was not evaluated".to_owned()));
-            self.edges[edge].decision = given.map_or_else(Decision::Impossible, Decision::Made);
+        let mut all_decided = true;
+        for edge in &self.sub_flows[index].outgoing {
+            let edge = &mut self.edges[*edge];
+            if edge.expression().is_some() {
+                let given = given.next().unwrap_or_else(|| Err("it was not evaluated".to_owned()));
+                all_decided &= given.is_ok();
+                edge.decision = given.map_or_else(Decision::Impossible, Decision::Made);
+            }
         }
-        let failed = |edge: &usize| matches!(self.edges[*edge].decision, Decision::Impossible(_));
-        if self.sub_flows[index].outgoing.iter().any(failed) {
+        if !all_decided {
             self.halt(index);
         }
         ready
@@ -336,13 +337,9 @@ impl Scheduler {
     /// Ends what a stop leaves pending; gives those that are ready by that.
     fn stop_pending(&mut self) -> Vec<usize> {
         let Some(stop) = self.stop else { return Vec::new() };
-        let mut ready = match stop {
-            Stop::Halted { .. } => self.end_waits(),
-            Stop::TimedOut | Stop::Interrupted | Stop::Done => Vec::new(),
-        };
-        let spared = match stop {
-            Stop::Halted { .. } => self.after_failures(),
-            Stop::TimedOut | Stop::Interrupted | Stop::Done => BTreeSet::new(),
+        let (mut ready, spared) = match stop {
+            Stop::Halted { .. } => (self.end_waits(), self.after_failures()),
+            Stop::TimedOut | Stop::Interrupted | Stop::Done => Default::default(),
         };
         for index in 0..self.sub_flows.len() {
             if self.sub_flows[index].state == State::Pending && !spared.contains(&index) {
