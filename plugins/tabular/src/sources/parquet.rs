@@ -6,6 +6,7 @@ use std::path::Path;
 use polars::prelude::*;
 use pype_plugin::prelude::*;
 
+use super::announce;
 use super::csv::read;
 use super::files::{Files, cannot_read};
 use crate::failure;
@@ -56,10 +57,7 @@ impl Source for ParquetSource {
                 Ok((data, rows, files.bytes))
             })
             .await?;
-        ctx.set_global("file_size", bytes)?;
-        if let Some(rows) = rows {
-            ctx.set_global("row_count", rows)?;
-        }
+        announce(ctx, bytes, rows)?;
         Ok(Outputs::one("data", data))
     }
 }

@@ -23,8 +23,8 @@ use triage::{BadRow, Judge};
 
 use crate::options::Named;
 use crate::query;
-use crate::sources::decode;
 use crate::sources::files::Files;
+use crate::sources::{announce, decode};
 
 pub(crate) struct CsvSource {
     reading: Reading,
@@ -141,10 +141,7 @@ impl Source for CsvSource {
                 })
             })
             .await?;
-        ctx.set_global("file_size", read.bytes)?;
-        if let Some(rows) = read.rows {
-            ctx.set_global("row_count", rows)?;
-        }
+        announce(ctx, read.bytes, read.rows)?;
         if let Some(rejected) = read.rejected_count {
             ctx.set_global("rejected_count", rejected)?;
             if rejected > 0 {

@@ -19,6 +19,7 @@ use polars::prelude::*;
 use pype_plugin::CancelToken;
 use pype_plugin::prelude::*;
 
+use super::announce;
 use super::csv::read;
 use super::decode::{self, UntilCancelled};
 use super::files::{Files, cannot_read, scan_path};
@@ -90,10 +91,7 @@ impl Source for JsonSource {
                 Ok((data, rows, files.bytes))
             })
             .await?;
-        ctx.set_global("file_size", bytes)?;
-        if let Some(rows) = rows {
-            ctx.set_global("row_count", rows)?;
-        }
+        announce(ctx, bytes, rows)?;
         Ok(Outputs::one("data", data))
     }
 }
