@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pype_core::flow::plan::{Plan, SubFlowId};
 use pype_core::flow::spec::ExecutionMode;
 use pype_core::name::NodeId;
-use pype_core::run::event::{NodeInfo, RunEvent, SubFlowInfo};
+use pype_core::run::event::{ItemPath, NodeInfo, RunEvent, SubFlowInfo};
 use pype_core::run::scheduler::{Command, EndState, Event, Outcome, Scheduler};
 use pype_core::template::{Context, Globals, Scope, condition};
 use pype_plugin::Error;
@@ -62,7 +62,7 @@ impl Job {
         match node {
             Some(node) => {
                 let error = serde_json::to_value(&error).expect("an error is plain data");
-                self.shared.tell(RunEvent::NodeFailed { node: node.clone(), error });
+                self.shared.tell(RunEvent::NodeFailed { node: node.clone(), item: ItemPath::default(), error });
             }
             None => tracing::error!("{error}"),
         }
@@ -186,7 +186,7 @@ impl Engine {
         let job = self.job.clone();
         self.running.spawn(async move {
             let started = Instant::now();
-            job.shared.tell(RunEvent::SubFlowStarted { sub_flow: id, attempt });
+            job.shared.tell(RunEvent::SubFlowStarted { sub_flow: id, item: ItemPath::default(), attempt });
             let end = sub_flow::run(job, sub_flow, cancel).await;
             Done::Ran { id, end, seconds: started.elapsed().as_secs_f64() }
         });
@@ -232,7 +232,15 @@ impl Engine {
     fn tell_end(&mut self, id: SubFlowId, state: EndState, reason: Option<String>) {
         self.told.insert(id);
         let seconds = self.seconds.get(&id).copied().unwrap_or_default();
-        self.job.shared.tell(RunEvent::SubFlowFinished { sub_flow: id, state, reason, seconds });
+        self.job.shared.tell(RunEvent::SubFlowFinished {
+            sub_flow: id,
+            item: ItemPath::default(),
+            state,
+            reused: false,
+            reason,
+            seconds,
+            fingerprint: None,
+        });
     }
 }
 
@@ -242,6 +250,18 @@ fn announce(job: &Job) -> RunEvent {
         ids.iter().map(info).collect()
     };
     let of_plan = job.plan.sub_flows().iter();
-    let sub_flows = of_plan.map(|s| SubFlowInfo { id: s.id, name: s.name().to_string(), nodes: nodes(&s.nodes) });
-    RunEvent::RunStarted { run_id: job.run_id.clone(), flow: job.plan.name.clone(), sub_flows: sub_flows.collect() }
+    let sub_flows = of_plan.map(|s| SubFlowInfo {
+        id: s.id,
+        name: s.name().to_string(),
+        nodes: nodes(&s.nodes),
+        within: None,
+        is_loop: false,
+    });
+    RunEvent::RunStarted {
+        run_id: job.run_id.clone(),
+        flow: job.plan.name.clone(),
+        version: Some(job.plan.version.clone()),
+        session: 1,
+        sub_flows: sub_flows.collect(),
+    }
 }

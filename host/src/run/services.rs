@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pype_core::name::NodeId;
-use pype_core::run::event::RunEvent;
+use pype_core::run::event::{ItemPath, RunEvent};
 use pype_core::template::Globals;
 use pype_plugin::host::HostServices;
 use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result, SharedBatches};
@@ -120,7 +120,12 @@ impl HostServices for NodeServices {
             .set(self.node.as_str(), declared, value.clone())
             .map_err(|twice| Error::new(ErrorKind::Internal, "global-set-twice", twice.to_string()))?;
         drop(globals);
-        self.shared.tell(RunEvent::Global { node: self.node.clone(), name: declared.to_owned(), value });
+        self.shared.tell(RunEvent::Global {
+            node: self.node.clone(),
+            item: ItemPath::default(),
+            name: declared.to_owned(),
+            value,
+        });
         Ok(())
     }
 
@@ -135,7 +140,12 @@ impl HostServices for NodeServices {
         let due = now >= last + PROGRESS_EVERY_MS;
         let ours = || self.last_progress_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if due && ours() {
-            self.shared.tell(RunEvent::NodeProgress { node: self.node.clone(), rows, bytes });
+            self.shared.tell(RunEvent::NodeProgress {
+                node: self.node.clone(),
+                item: ItemPath::default(),
+                rows,
+                bytes,
+            });
         }
     }
 

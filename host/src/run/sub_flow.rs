@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pype_core::catalog::ModuleKind;
 use pype_core::flow::plan::SubFlow;
 use pype_core::name::NodeId;
-use pype_core::run::event::{OutputInfo, RunEvent};
+use pype_core::run::event::{ItemPath, OutputInfo, RunEvent};
 use pype_plugin::host::Instance;
 use pype_plugin::{Commit, Error, ErrorKind, Result};
 use tokio::task::JoinSet;
@@ -148,7 +148,7 @@ impl Attempt<'_> {
     ) {
         let ready: Vec<_> = waiting.extract_if(.., |_, upstream| upstream.is_empty()).map(|(node, _)| node).collect();
         for node in ready {
-            self.job.shared.tell(RunEvent::NodeStarted { node: node.clone() });
+            self.job.shared.tell(RunEvent::NodeStarted { node: node.clone(), item: ItemPath::default() });
             self.started.insert(node.clone(), Instant::now());
             let inputs = frames.take(&node);
             let planned = self.job.plan.node(&node).clone();
@@ -220,7 +220,14 @@ impl Attempt<'_> {
         let rows = outputs.iter().map(|output| output.rows).sum::<Option<u64>>().filter(|_| !outputs.is_empty());
         let bytes = outputs.iter().filter_map(|output| output.bytes).sum();
         let seconds = self.started.get(node).map_or(0.0, |start| start.elapsed().as_secs_f64());
-        self.job.shared.tell(RunEvent::NodeFinished { node: node.clone(), rows, bytes, seconds, outputs });
+        self.job.shared.tell(RunEvent::NodeFinished {
+            node: node.clone(),
+            item: ItemPath::default(),
+            rows,
+            bytes,
+            seconds,
+            outputs,
+        });
     }
 }
 

@@ -1,4 +1,6 @@
-//! Running a plan: what starts when, what became of it, and what is told about it.
+//! Running a plan: what starts when, what became of it, what is told about it, and what of it a later session may use again.
 
 pub mod event;
+pub mod fingerprint;
+pub mod log;
 pub mod scheduler;

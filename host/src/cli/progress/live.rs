@@ -47,12 +47,12 @@ impl Live {
     pub(super) fn draw(&mut self, view: &View, event: &RunEvent) {
         match event {
             RunEvent::RunStarted { .. } => self.plant(view),
-            RunEvent::SubFlowStarted { sub_flow, .. } => {
-                if let Some(at) = view.sub_flow(*sub_flow) {
+            RunEvent::SubFlowStarted { sub_flow, item, .. } => {
+                if let Some(at) = view.sub_flow(*sub_flow).filter(|_| item.is_outside()) {
                     self.grow(at, &view.sub_flows[at]);
                 }
             }
-            RunEvent::NodeStarted { node }
+            RunEvent::NodeStarted { node, .. }
             | RunEvent::NodeProgress { node, .. }
             | RunEvent::NodeFinished { node, .. }
             | RunEvent::NodeFailed { node, .. } => {
@@ -60,10 +60,12 @@ impl Live {
                     self.show_leaf(at, within, &view.sub_flows[at].nodes[within]);
                 }
             }
-            RunEvent::Global { .. } => {}
-            RunEvent::SubFlowFinished { sub_flow, .. } => {
-                if let Some(at) = view.sub_flow(*sub_flow) {
-                    self.finish(at, &view.sub_flows[at]);
+            RunEvent::Global { .. } | RunEvent::LoopStarted { .. } | RunEvent::Stored { .. } => {}
+            RunEvent::SubFlowFinished { sub_flow, item, .. } => {
+                let Some(at) = view.sub_flow(*sub_flow) else { return };
+                match item.is_outside() {
+                    true => self.finish(at, &view.sub_flows[at]),
+                    false => self.count_items(at, &view.sub_flows[at]),
                 }
             }
             RunEvent::RunFinished { .. } => self.end(),
@@ -96,6 +98,13 @@ impl Live {
         self.make_room();
     }
 
+    /// How many items of the loop around it a sub flow has ended.
+    fn count_items(&self, at: usize, one: &SubFlowView) {
+        let Some(branch) = self.branches.get(at) else { return };
+        let told = one.items.iter().map(|items| format!("{} {}", items.count, state_word(items.state)));
+        show(&branch.head, Mark::None, &format!("↻ {}  {}", one.name, told.collect::<Vec<_>>().join(", ")));
+    }
+
     fn show_leaf(&self, at: usize, within: usize, node: &NodeView) {
         let Some(branch) = self.branches.get(at) else { return };
         // Nodes whose branch was folded have no line.
@@ -124,7 +133,11 @@ impl Live {
             EndState::Failed | EndState::Handled => "✗",
             EndState::Skipped | EndState::UpstreamFailed | EndState::Cancelled => "–",
         };
-        let time = if one.ran() { format!("  {}", human::seconds(ended.seconds)) } else { String::new() };
+        let time = match one.ran() {
+            true => format!("  {}", human::seconds(ended.seconds)),
+            false if ended.reused => "  used again".to_owned(),
+            false => String::new(),
+        };
         let why = match ended.state {
             EndState::Success => String::new(),
             other => format!(

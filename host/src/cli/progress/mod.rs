@@ -93,7 +93,7 @@ mod tests {
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
     use pype_core::flow::plan::SubFlowId;
     use pype_core::name::NodeId;
-    use pype_core::run::event::{NodeInfo, OutputInfo, SubFlowInfo};
+    use pype_core::run::event::{ItemPath, NodeInfo, OutputInfo, SubFlowInfo};
     use pype_core::run::scheduler::{EndState, Verdict};
     use serde_json::json;
 
@@ -110,7 +110,23 @@ mod tests {
     fn sub_flow(id: usize, nodes: &[(&str, &str)]) -> SubFlowInfo {
         let nodes = nodes.iter().map(|(id, module)| NodeInfo { id: node(id), module: (*module).to_owned() });
         let nodes: Vec<NodeInfo> = nodes.collect();
-        SubFlowInfo { id: number(id), name: nodes[0].id.to_string(), nodes }
+        SubFlowInfo { id: number(id), name: nodes[0].id.to_string(), nodes, within: None, is_loop: false }
+    }
+
+    fn started(id: usize, attempt: u32) -> RunEvent {
+        RunEvent::SubFlowStarted { sub_flow: number(id), item: ItemPath::default(), attempt }
+    }
+
+    fn ended(id: usize, state: EndState, reason: Option<&str>, seconds: f64) -> RunEvent {
+        RunEvent::SubFlowFinished {
+            sub_flow: number(id),
+            item: ItemPath::default(),
+            state,
+            reused: false,
+            reason: reason.map(str::to_owned),
+            seconds,
+            fingerprint: None,
+        }
     }
 
     /// A run of three sub flows: one succeeds, one fails in its second attempt, one never runs.
@@ -120,6 +136,7 @@ mod tests {
         let error = json!({"kind": "data", "code": "bad-row", "message": "row 3 has no date", "hint": "look at row 3"});
         let finished = |id: &str, rows, bytes, outputs| RunEvent::NodeFinished {
             node: node(id),
+            item: ItemPath::default(),
             rows,
             bytes,
             seconds: 0.5,
@@ -129,35 +146,27 @@ mod tests {
             RunEvent::RunStarted {
                 run_id: "r1".into(),
                 flow: "flights".parse().expect("a name"),
+                version: None,
+                session: 1,
                 sub_flows: vec![
                     sub_flow(0, &[("flights", "csv_source"), ("delays", "csv_sink")]),
                     sub_flow(1, &[("weather", "csv_source")]),
                     sub_flow(2, &[("late", "parquet_source")]),
                 ],
             },
-            RunEvent::SubFlowStarted { sub_flow: number(0), attempt: 1 },
-            RunEvent::NodeStarted { node: node("flights") },
-            RunEvent::NodeProgress { node: node("flights"), rows: 100, bytes: 0 },
+            started(0, 1),
+            RunEvent::NodeStarted { node: node("flights"), item: ItemPath::default() },
+            RunEvent::NodeProgress { node: node("flights"), item: ItemPath::default(), rows: 100, bytes: 0 },
             finished("flights", Some(336_776), 41_200_000, vec![output("data", Some(336_776), None)]),
-            RunEvent::NodeStarted { node: node("delays") },
+            RunEvent::NodeStarted { node: node("delays"), item: ItemPath::default() },
             finished("delays", None, 0, vec![output(&format!("file:{}", written.display()), Some(31), Some(2900))]),
-            RunEvent::SubFlowFinished { sub_flow: number(0), state: EndState::Success, reason: None, seconds: 1.25 },
-            RunEvent::SubFlowStarted { sub_flow: number(1), attempt: 1 },
-            RunEvent::SubFlowStarted { sub_flow: number(1), attempt: 2 },
-            RunEvent::NodeStarted { node: node("weather") },
-            RunEvent::NodeFailed { node: node("weather"), error },
-            RunEvent::SubFlowFinished {
-                sub_flow: number(1),
-                state: EndState::Failed,
-                reason: Some("`weather` failed".into()),
-                seconds: 0.002,
-            },
-            RunEvent::SubFlowFinished {
-                sub_flow: number(2),
-                state: EndState::UpstreamFailed,
-                reason: Some("it waits for `weather`".into()),
-                seconds: 0.0,
-            },
+            ended(0, EndState::Success, None, 1.25),
+            started(1, 1),
+            started(1, 2),
+            RunEvent::NodeStarted { node: node("weather"), item: ItemPath::default() },
+            RunEvent::NodeFailed { node: node("weather"), item: ItemPath::default(), error },
+            ended(1, EndState::Failed, Some("`weather` failed"), 0.002),
+            ended(2, EndState::UpstreamFailed, Some("it waits for `weather`"), 0.0),
             RunEvent::RunFinished { verdict: Verdict::Failed, seconds: 1.3 },
         ]
     }

@@ -1,6 +1,6 @@
 //! A line for each change of state, without control characters: for logs and pipes.
 
-use pype_core::run::event::RunEvent;
+use pype_core::run::event::{ItemPath, RunEvent, StoredFor};
 
 use super::human;
 use super::view::{NodeState, NodeView, View, state_word};
@@ -20,21 +20,47 @@ pub(super) fn line(view: &View, event: &RunEvent) -> Option<String> {
                 plural(nodes)
             )
         }
-        RunEvent::SubFlowStarted { sub_flow, attempt } => {
+        // Of what goes on in a loop only failures are worth a line: there may be a million items.
+        RunEvent::SubFlowStarted { item, .. }
+        | RunEvent::LoopStarted { item, .. }
+        | RunEvent::NodeStarted { item, .. }
+        | RunEvent::NodeFinished { item, .. }
+        | RunEvent::SubFlowFinished { item, .. }
+            if !item.is_outside() =>
+        {
+            return None;
+        }
+        RunEvent::LoopStarted { sub_flow, items, .. } => {
+            let name = &view.sub_flows[view.sub_flow(*sub_flow)?].name;
+            format!("loop over {name}: {items} item{}", if *items == 1 { "" } else { "s" })
+        }
+        RunEvent::SubFlowStarted { sub_flow, attempt, .. } => {
             let name = &view.sub_flows[view.sub_flow(*sub_flow)?].name;
             match attempt {
                 0 | 1 => format!("sub flow {name}: started"),
                 again => format!("sub flow {name}: started, attempt {again}"),
             }
         }
-        RunEvent::NodeStarted { node } | RunEvent::NodeFinished { node, .. } | RunEvent::NodeFailed { node, .. } => {
+        RunEvent::NodeStarted { node, item }
+        | RunEvent::NodeFinished { node, item, .. }
+        | RunEvent::NodeFailed { node, item, .. } => {
             let (at, within) = view.node(node)?;
-            node_line(&view.sub_flows[at].nodes[within])
+            node_line(&view.sub_flows[at].nodes[within], item)
+        }
+        RunEvent::Stored { node, item, port, purpose, path, rows, .. } => {
+            let what = match purpose {
+                StoredFor::Checkpoint | StoredFor::Items => return None,
+                StoredFor::Spill => "spilled to",
+            };
+            format!("  {}.{port}: {} {what} {path}", item.name(node.as_str()), human::rows(*rows))
         }
         RunEvent::NodeProgress { .. } | RunEvent::Global { .. } | RunEvent::RunFinished { .. } => return None,
         RunEvent::SubFlowFinished { sub_flow, .. } => {
             let one = &view.sub_flows[view.sub_flow(*sub_flow)?];
             let ended = one.ended.as_ref()?;
+            if ended.reused {
+                return Some(printable(&format!("sub flow {}: used again from an earlier session", one.name)));
+            }
             let time = if one.ran() { format!(" in {}", human::seconds(ended.seconds)) } else { String::new() };
             let reason = ended.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
             format!("sub flow {}: {}{time}{reason}", one.name, state_word(ended.state))
@@ -43,7 +69,7 @@ pub(super) fn line(view: &View, event: &RunEvent) -> Option<String> {
     Some(printable(&text).replace('\n', " "))
 }
 
-fn node_line(node: &NodeView) -> String {
+fn node_line(node: &NodeView, item: &ItemPath) -> String {
     let did = match &node.state {
         NodeState::Waiting | NodeState::Stopped => "stopped".to_owned(),
         NodeState::Running { .. } => "started".to_owned(),
@@ -55,5 +81,5 @@ fn node_line(node: &NodeView) -> String {
         }
         NodeState::Failed(failure) => format!("failed: {}", failure.message),
     };
-    format!("  {} ({}): {did}", node.id, node.module)
+    format!("  {} ({}): {did}", item.name(node.id.as_str()), node.module)
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use pype_core::run::event::OutputInfo;
 use pype_core::run::scheduler::{EndState, Verdict};
 
 use super::human;
-use super::view::{NodeState, View, state_word, verdict_word};
+use super::view::{ItemsEnded, NodeState, SubFlowView, View, state_word, verdict_word};
 use crate::cli::render::{self, Style, printable};
 
 pub(super) fn text(view: &View, style: Style) -> String {
@@ -32,10 +33,12 @@ fn failures(view: &View, style: Style) -> String {
 
 /// Sub flows that were never started, were stopped, or failed without failing the run; each with its reason.
 fn not_run(view: &View) -> String {
-    let rows: Vec<Vec<String>> = view
+    let mut rows: Vec<Vec<String>> = view
         .sub_flows
         .iter()
+        .filter(|one| !one.is_inner())
         .filter_map(|one| match &one.ended {
+            Some(ended) if ended.state == EndState::Success => None,
             Some(ended) if one.ran() && !matches!(ended.state, EndState::Cancelled | EndState::Handled) => None,
             Some(ended) => {
                 let reason = ended.reason.clone().unwrap_or_else(|| "the run ended before its turn".to_owned());
@@ -46,21 +49,37 @@ fn not_run(view: &View) -> String {
             }
         })
         .collect();
+    rows.extend(view.sub_flows.iter().filter(|one| one.is_inner()).flat_map(not_run_for_items));
     match rows.is_empty() {
         true => String::new(),
         false => format!("did not run to their end:\n{}\n", render::columns(&rows)),
     }
 }
 
+/// The same of a sub flow in a loop: for how many items.
+fn not_run_for_items(one: &SubFlowView) -> Vec<Vec<String>> {
+    let all: u64 = one.items.iter().map(|items| items.count).sum();
+    let unusual = one.items.iter().filter(|items| items.state != EndState::Success);
+    let row = |items: &ItemsEnded| {
+        let state = format!("{} for {} of {all} items", state_word(items.state), items.count);
+        vec![format!("  {}", one.name), state, printable(items.reason.as_deref().unwrap_or_default())]
+    };
+    unusual.map(row).collect()
+}
+
 /// Only what is there to stay: a node is finished once its sink has committed.
 fn written(view: &View) -> String {
     let outputs = view.nodes().filter(|node| matches!(node.state, NodeState::Finished { .. }));
+    let row = |output: &OutputInfo| {
+        let rows = output.rows.map(human::rows).unwrap_or_default();
+        let bytes = output.bytes.map(human::bytes).unwrap_or_default();
+        vec![format!("  {}", place(&output.target)), rows, bytes]
+    };
     let rows: Vec<Vec<String>> = outputs
-        .flat_map(|node| node.written())
-        .map(|output| {
-            let rows = output.rows.map(human::rows).unwrap_or_default();
-            let bytes = output.bytes.map(human::bytes).unwrap_or_default();
-            vec![format!("  {}", place(&output.target)), rows, bytes]
+        .flat_map(|node| {
+            let more =
+                (node.more_outputs > 0).then(|| vec![format!("  and {} more by {}", node.more_outputs, node.id)]);
+            node.written().map(row).chain(more).collect::<Vec<_>>()
         })
         .collect();
     render::columns(&rows)

@@ -26,13 +26,30 @@ pub(super) struct SubFlowView {
     pub(super) nodes: Vec<NodeView>,
     pub(super) attempt: u32,
     pub(super) ended: Option<Ended>,
+    /// How many items it has, if it is a loop and that is known.
+    pub(super) goes_over: Option<u64>,
+    /// The loop that it runs in.
+    within: Option<SubFlowId>,
+    /// In a loop: for how many items it ended how, and the first reason given.
+    pub(super) items: Vec<ItemsEnded>,
+}
+
+/// For how many items a sub flow ended in a state.
+pub(super) struct ItemsEnded {
+    pub(super) state: EndState,
+    pub(super) count: u64,
+    pub(super) reason: Option<String>,
 }
 
 pub(super) struct Ended {
     pub(super) state: EndState,
+    pub(super) reused: bool,
     pub(super) reason: Option<String>,
     pub(super) seconds: f64,
 }
+
+/// Of what a module writes in a loop, so much is shown.
+const OUTPUTS_SHOWN: usize = 10;
 
 pub(super) struct NodeView {
     pub(super) id: NodeId,
@@ -42,6 +59,8 @@ pub(super) struct NodeView {
     pub(super) rows: Option<u64>,
     pub(super) bytes: u64,
     pub(super) outputs: Vec<OutputInfo>,
+    /// How many outputs more there are.
+    pub(super) more_outputs: usize,
 }
 
 pub(super) enum NodeState {
@@ -60,7 +79,7 @@ pub(super) enum NodeState {
 impl View {
     pub(super) fn apply(&mut self, event: &RunEvent, now: Instant) {
         match event {
-            RunEvent::RunStarted { run_id, flow, sub_flows } => {
+            RunEvent::RunStarted { run_id, flow, sub_flows, .. } => {
                 self.run_id.clone_from(run_id);
                 self.flow = flow.to_string();
                 self.sub_flows = sub_flows.iter().map(SubFlowView::new).collect();
@@ -70,36 +89,52 @@ impl View {
                     self.node_places.extend(nodes.map(|(within, node)| (node.id.clone(), (at, within))));
                 }
             }
-            RunEvent::SubFlowStarted { sub_flow, attempt } => {
+            RunEvent::SubFlowStarted { sub_flow, item, attempt } => {
                 if let Some(at) = self.sub_flow(*sub_flow) {
                     let one = &mut self.sub_flows[at];
                     one.attempt = *attempt;
-                    one.nodes.iter_mut().for_each(NodeView::forget);
+                    if item.is_outside() {
+                        one.nodes.iter_mut().for_each(NodeView::forget);
+                    }
                 }
             }
-            RunEvent::NodeStarted { node } => {
-                self.change(node, |node| node.state = NodeState::Running { since: now });
+            RunEvent::LoopStarted { sub_flow, items, .. } => {
+                if let Some(at) = self.sub_flow(*sub_flow) {
+                    *self.sub_flows[at].goes_over.get_or_insert(0) += items;
+                }
             }
-            RunEvent::NodeProgress { node, rows, bytes } => self.change(node, |node| {
+            RunEvent::NodeStarted { node, .. } => self.change(node, |node| {
+                if !matches!(node.state, NodeState::Failed(_)) {
+                    node.state = NodeState::Running { since: now };
+                }
+            }),
+            RunEvent::NodeProgress { node, item, rows, bytes } if item.is_outside() => self.change(node, |node| {
                 node.rows = Some(*rows);
                 node.bytes = *bytes;
             }),
-            RunEvent::Global { .. } => {}
-            RunEvent::NodeFinished { node, rows, bytes, seconds, outputs } => self.change(node, |node| {
-                node.state = NodeState::Finished { seconds: *seconds };
-                node.rows = *rows;
-                node.bytes = *bytes;
-                node.outputs.clone_from(outputs);
-            }),
-            RunEvent::NodeFailed { node, error } => self.change(node, |node| {
-                node.state = NodeState::Failed(failure(node, error));
-            }),
-            RunEvent::SubFlowFinished { sub_flow, state, reason, seconds } => {
-                if let Some(at) = self.sub_flow(*sub_flow) {
-                    let one = &mut self.sub_flows[at];
-                    one.ended = Some(Ended { state: *state, reason: reason.clone(), seconds: *seconds });
-                    one.nodes.iter_mut().for_each(NodeView::stop);
+            RunEvent::NodeProgress { .. } | RunEvent::Global { .. } | RunEvent::Stored { .. } => {}
+            RunEvent::NodeFinished { node, item, rows, bytes, seconds, outputs } => self.change(node, |node| {
+                if item.is_outside() {
+                    node.forget();
                 }
+                node.finish(*rows, *bytes, *seconds, outputs);
+            }),
+            RunEvent::NodeFailed { node, item, error } => self.change(node, |node| {
+                if !matches!(node.state, NodeState::Failed(_)) {
+                    node.state = NodeState::Failed(failure(&item.name(node.id.as_str()), &node.module, error));
+                }
+            }),
+            RunEvent::SubFlowFinished { sub_flow, item, state, reused, reason, seconds, .. } => {
+                let Some(at) = self.sub_flow(*sub_flow) else { return };
+                let one = &mut self.sub_flows[at];
+                if !item.is_outside() {
+                    one.count(*state, reason.as_ref());
+                    return;
+                }
+                one.ended = Some(Ended { state: *state, reused: *reused, reason: reason.clone(), seconds: *seconds });
+                one.nodes.iter_mut().for_each(NodeView::stop);
+                let inner = self.sub_flows.iter_mut().filter(|inner| inner.within == Some(*sub_flow));
+                inner.flat_map(|inner| &mut inner.nodes).for_each(NodeView::stop);
             }
             RunEvent::RunFinished { verdict, seconds } => self.ended = Some((*verdict, *seconds)),
         }
@@ -129,7 +164,27 @@ impl View {
 impl SubFlowView {
     fn new(info: &SubFlowInfo) -> Self {
         let nodes = info.nodes.iter().map(NodeView::new).collect();
-        Self { name: info.name.clone(), nodes, attempt: 0, ended: None }
+        Self {
+            name: info.name.clone(),
+            nodes,
+            attempt: 0,
+            ended: None,
+            goes_over: None,
+            within: info.within,
+            items: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, state: EndState, reason: Option<&String>) {
+        match self.items.iter_mut().find(|items| items.state == state) {
+            Some(items) => items.count += 1,
+            None => self.items.push(ItemsEnded { state, count: 1, reason: reason.cloned() }),
+        }
+    }
+
+    /// Whether it runs once per item of a loop.
+    pub(super) fn is_inner(&self) -> bool {
+        self.within.is_some()
     }
 
     /// Whether it was started at all.
@@ -147,7 +202,20 @@ impl NodeView {
             rows: None,
             bytes: 0,
             outputs: Vec::new(),
+            more_outputs: 0,
         }
+    }
+
+    /// It has done its work, or that for one item more.
+    fn finish(&mut self, rows: Option<u64>, bytes: u64, seconds: f64, outputs: &[OutputInfo]) {
+        if !matches!(self.state, NodeState::Failed(_)) {
+            self.state = NodeState::Finished { seconds };
+        }
+        self.rows = rows.map(|rows| rows + self.rows.unwrap_or(0)).or(self.rows);
+        self.bytes += bytes;
+        let room = OUTPUTS_SHOWN.saturating_sub(self.outputs.len());
+        self.outputs.extend(outputs.iter().take(room).cloned());
+        self.more_outputs += outputs.len().saturating_sub(room);
     }
 
     /// Another attempt begins.
@@ -156,6 +224,7 @@ impl NodeView {
         self.rows = None;
         self.bytes = 0;
         self.outputs.clear();
+        self.more_outputs = 0;
     }
 
     fn stop(&mut self) {
@@ -180,12 +249,12 @@ impl NodeView {
 }
 
 /// A plugin's error as the event has it.
-fn failure(node: &NodeView, error: &serde_json::Value) -> Failure {
+fn failure(node: &str, module: &str, error: &serde_json::Value) -> Failure {
     let failure = match serde_json::from_value::<pype_plugin::Error>(error.clone()) {
         Ok(error) => Failure::from(&error),
         Err(_) => Failure::invalid("failed", error.as_str().map_or_else(|| error.to_string(), str::to_owned)),
     };
-    failure.place(format!("`{}` ({})", node.id, node.module))
+    failure.place(format!("`{node}` ({module})"))
 }
 
 pub(super) fn state_word(state: EndState) -> &'static str {
