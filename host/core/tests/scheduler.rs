@@ -45,7 +45,7 @@ fn because(reason: &str) -> Option<String> {
 #[test]
 fn roots_start_together_and_orders_are_barriers() {
     let plan = plan("{}", &["a", "b", "c", "d"], &["a (1|) b", "a (2|) c"]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start(), [run(&plan, "a", 1), run(&plan, "d", 1)]);
     assert_eq!(scheduler.handle(succeeds(&plan, "a")), [run(&plan, "b", 1)]);
     assert_eq!(scheduler.handle(succeeds(&plan, "d")), []);
@@ -57,7 +57,7 @@ fn roots_start_together_and_orders_are_barriers() {
 #[test]
 fn a_failure_is_tried_again_with_a_growing_delay() {
     let plan = plan("{retries: 2}", &["a"], &[]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start(), [run(&plan, "a", 1)]);
     assert_eq!(scheduler.handle(fails(&plan, "a")), [wait(&plan, "a", 500)]);
     assert_eq!(scheduler.handle(Event::Due(sub_flow(&plan, "a"))), [run(&plan, "a", 2)]);
@@ -72,7 +72,7 @@ fn a_failure_is_tried_again_with_a_growing_delay() {
 #[test]
 fn what_cannot_get_better_is_not_tried_again() {
     let plan = plan("{retries: 3}", &["a"], &[]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 1);
     let failed = Event::Failed { sub_flow: sub_flow(&plan, "a"), retryable: false };
     assert_eq!(scheduler.handle(failed), [Command::Finish]);
@@ -81,7 +81,7 @@ fn what_cannot_get_better_is_not_tried_again() {
 #[test]
 fn halt_lets_what_runs_end_and_starts_nothing_new() {
     let plan = plan("{retries: 0}", &["a", "b", "c", "d"], &["a (1|) b", "c (1|) d"]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start(), [run(&plan, "a", 1), run(&plan, "c", 1)]);
     assert_eq!(scheduler.handle(fails(&plan, "a")), []);
     assert_eq!(scheduler.handle(succeeds(&plan, "c")), [Command::Finish]);
@@ -101,7 +101,7 @@ fn halt_lets_what_runs_end_and_starts_nothing_new() {
 fn continue_only_drops_what_depends_on_the_failure() {
     let settings = "{retries: 0, fail_strategy: continue}";
     let plan = plan(settings, &["a", "b", "c", "d", "e"], &["a (1|) b", "b (1|) c", "a (2|) d", "e (1|) d"]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 2);
     assert_eq!(scheduler.handle(succeeds(&plan, "e")), []);
     assert_eq!(scheduler.handle(succeeds(&plan, "a")), [run(&plan, "b", 1)]);
@@ -114,7 +114,7 @@ fn continue_only_drops_what_depends_on_the_failure() {
 #[test]
 fn a_chain_names_the_first_cause() {
     let plan = plan("{retries: 0}", &["a", "b", "c"], &["a (1|) b", "b (1|) c"]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 1);
     assert_eq!(scheduler.handle(fails(&plan, "a")), [Command::Finish]);
     let reason = because("`b` did not run, because `a` failed");
@@ -129,7 +129,7 @@ fn time_out_and_interrupt_cancel_what_runs() {
     ] {
         let plan = plan("{}", &["a", "b"], &["a (1|) b"]);
         let a = sub_flow(&plan, "a");
-        let mut scheduler = Scheduler::new(&plan);
+        let mut scheduler = Scheduler::new(&plan, None);
         assert_eq!(scheduler.start().len(), 1);
         assert_eq!(scheduler.handle(event), [Command::Cancel(a)]);
         assert_eq!(scheduler.handle(Event::Interrupted), [], "the first reason counts, and nothing is cancelled twice");
@@ -147,7 +147,7 @@ fn time_out_and_interrupt_cancel_what_runs() {
 #[test]
 fn what_ends_well_before_the_cancel_reaches_it_has_ended_well() {
     let plan = plan("{}", &["a"], &[]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 1);
     assert_eq!(scheduler.handle(Event::TimedOut).len(), 1);
     assert_eq!(scheduler.handle(succeeds(&plan, "a")), [Command::Finish]);
@@ -157,7 +157,7 @@ fn what_ends_well_before_the_cancel_reaches_it_has_ended_well() {
 #[test]
 fn a_halt_makes_no_further_attempt() {
     let plan = plan("{retries: 1}", &["a", "b"], &[]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 2);
     assert_eq!(scheduler.handle(fails(&plan, "a")), [wait(&plan, "a", 500)]);
     let for_good = Event::Failed { sub_flow: sub_flow(&plan, "b"), retryable: false };
@@ -170,7 +170,7 @@ fn a_halt_makes_no_further_attempt() {
 fn after(trigger: &str, strategy: &str, fate: Fate) -> String {
     let settings = format!("{{retries: 0, fail_strategy: {strategy}}}");
     let plan = plan(&settings, &["a", "b"], &[&format!("a (1|{trigger}) b")]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 1);
     let conditions = |given: Result<bool, String>| match trigger.contains('=') {
         true => vec![given],
@@ -269,7 +269,7 @@ fn joined(join: &str, triggers: [&str; 2], strategy: &str, fails_second: bool) -
     let control = [format!("a (1|{}) c", triggers[0]), format!("b (1|{}) c", triggers[1])];
     let ids = ["a", "b", "c"].map(str::to_owned);
     let plan = plan_of_joined_solos(&settings, &ids, &control, &[("c", join)]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 2);
     assert_eq!(scheduler.handle(succeeds(&plan, "a")), []);
     let ended = if fails_second { fails(&plan, "b") } else { succeeds(&plan, "b") };
@@ -283,7 +283,7 @@ fn joined(join: &str, triggers: [&str; 2], strategy: &str, fails_second: bool) -
 fn a_halt_lets_the_done_edge_of_the_failed_lead_on_and_nothing_else() {
     let edges = ["a (1|done) b", "b (1|) c", "x (1|) y", "x (1|done) z"];
     let plan = plan("{retries: 0}", &["a", "b", "c", "x", "y", "z"], &edges);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 2);
     assert_eq!(scheduler.handle(fails(&plan, "a")), [run(&plan, "b", 1)]);
     assert_eq!(scheduler.handle(succeeds(&plan, "x")), []);
@@ -299,7 +299,7 @@ fn a_halt_lets_the_done_edge_of_the_failed_lead_on_and_nothing_else() {
 #[test]
 fn a_handled_failure_halts_nothing_and_a_strict_reader_counts_it() {
     let plan = plan("{retries: 0}", &["a", "b", "c"], &["a (1|error) b", "a (2|) c"]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 1);
     assert_eq!(scheduler.handle(fails(&plan, "a")), [run(&plan, "b", 1)]);
     assert_eq!(scheduler.handle(succeeds(&plan, "b")), [Command::Finish]);
@@ -317,7 +317,7 @@ fn a_handled_failure_halts_nothing_and_a_strict_reader_counts_it() {
 fn a_start_edge_is_not_waited_for_but_counts_and_a_detached_one_does_neither() {
     for (trigger, verdict) in [("start", Verdict::Failed), ("start detach", Verdict::Succeeded)] {
         let plan = plan("{retries: 0}", &["a", "b", "c"], &[&format!("a (1|{trigger}) b"), "a (2|) c"]);
-        let mut scheduler = Scheduler::new(&plan);
+        let mut scheduler = Scheduler::new(&plan, None);
         assert_eq!(scheduler.start().len(), 1);
         assert_eq!(scheduler.handle(succeeds(&plan, "a")), [run(&plan, "b", 1), run(&plan, "c", 1)]);
         assert_eq!(scheduler.handle(fails(&plan, "b")), []);
@@ -329,7 +329,7 @@ fn a_start_edge_is_not_waited_for_but_counts_and_a_detached_one_does_neither() {
 #[test]
 fn the_end_of_the_run_cancels_what_is_detached() {
     let plan = plan("{}", &["a", "b", "c"], &["a (1|start detach) b", "b (1|) c"]);
-    let mut scheduler = Scheduler::new(&plan);
+    let mut scheduler = Scheduler::new(&plan, None);
     assert_eq!(scheduler.start().len(), 1);
     let b = sub_flow(&plan, "b");
     assert_eq!(scheduler.handle(succeeds(&plan, "a")), [run(&plan, "b", 1), Command::Cancel(b)]);
@@ -591,7 +591,7 @@ proptest! {
     #[test]
     fn whatever_happens_the_rules_hold(flow in random_flow()) {
         let plan = flow.plan();
-        let mut scheduler = Scheduler::new(&plan);
+        let mut scheduler = Scheduler::new(&plan, None);
         let mut host = Host::new(&flow, &plan);
         let first = scheduler.start();
         host.obey(&scheduler, first);

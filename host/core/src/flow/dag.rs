@@ -143,6 +143,14 @@ fn inconsistent(unsorted: Unsorted) -> ArtifactError {
     let what = match unsorted {
         Unsorted::Data(circle) => format!("data goes in a circle through `{}`", joined(&circle)),
         Unsorted::Control(circle) => format!("control goes in a circle through `{}`", joined(&circle)),
+        Unsorted::Bypassed(edges) => {
+            let edges = edges.iter().map(|(_, edge)| format!("`{} - {}`", edge.from, edge.to));
+            format!("data leads round a checkpoint by {}", edges.collect::<Vec<_>>().join(", "))
+        }
+        Unsorted::EntersLoop(edges) => {
+            let edges = edges.iter().map(|(from, to, _)| format!("`{from}` to `{to}`"));
+            format!("control enters a loop from {}", edges.collect::<Vec<_>>().join(", "))
+        }
         Unsorted::Unknown(id) => format!("an edge names `{id}`, which is not there"),
     };
     ArtifactError::Inconsistent { what }
@@ -175,6 +183,8 @@ struct SerializedNode {
     labels: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     join: Option<Join>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    checkpoint: bool,
     module: ModuleEntry,
     /// Where the module stands in the job folder's copy of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,15 +206,17 @@ struct SerializedExecution {
     sub_flows: Vec<SerializedSubFlow>,
     control_edges: Vec<SerializedControlEdge>,
     /// Names of sub flows that may run side by side, wave after wave: for people to read.
-    execution_order: Vec<Vec<NodeId>>,
+    execution_order: Vec<Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SerializedSubFlow {
-    name: NodeId,
+    name: String,
     nodes: Vec<NodeId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    within: Option<String>,
     #[serde(default)]
-    after: Vec<NodeId>,
+    after: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -238,6 +250,7 @@ impl SerializedNode {
             wanted_globals: node.wanted_globals.iter().cloned().collect(),
             labels: node.labels.clone(),
             join: node.join,
+            checkpoint: node.checkpoint,
             module: node.entry.clone(),
             span: node.spans.root(),
             template_spans,
@@ -258,6 +271,7 @@ impl SerializedNode {
             wanted_globals: self.wanted_globals.into_iter().collect(),
             labels: self.labels,
             join: self.join,
+            checkpoint: self.checkpoint,
         }
     }
 }
@@ -284,13 +298,15 @@ fn template_places(value: &Value, pointer: &str, spans: &SpanMap, places: &mut B
 
 impl SerializedExecution {
     fn of(plan: &Plan) -> Self {
-        let name = |id: &super::plan::SubFlowId| plan.sub_flow(*id).name().clone();
+        let name = |id: &super::plan::SubFlowId| plan.sub_flow(*id).name();
         let sub_flow = |one: &SubFlow| SerializedSubFlow {
-            name: one.name().clone(),
+            name: one.name(),
             nodes: one.nodes.clone(),
+            within: one.within.as_ref().map(name),
             after: one.after.iter().map(name).collect(),
         };
-        let control_edges = plan.control_edges().iter().map(|edge| SerializedControlEdge {
+        let written = plan.control_edges().iter().filter(|edge| edge.trigger != Trigger::Data);
+        let control_edges = written.map(|edge| SerializedControlEdge {
             from: edge.from.clone(),
             to: edge.to.clone(),
             order: edge.order,

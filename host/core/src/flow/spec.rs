@@ -135,6 +135,14 @@ pub struct Misc {
     pub isolation: Option<Spanned<Isolation>>,
 }
 
+impl Misc {
+    /// Whether the module's output is kept.
+    #[must_use]
+    pub fn keeps_output(&self) -> bool {
+        self.checkpoint.is_some_and(|checkpoint| checkpoint.value)
+    }
+}
+
 /// When a sub flow with several incoming control edges runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -7,12 +7,12 @@ use super::assemble::ControlPart;
 use super::topology::Topology;
 use super::wiring::Wiring;
 use crate::diagnostic::Diagnostics;
-use crate::flow::spec::{ControlEdge, Flow, Order};
+use crate::flow::spec::{Condition, ControlEdge, Flow, Order};
 use crate::suggest;
 
 /// The sound control edges between sub flows, their orders resolved.
 pub(super) fn check(flow: &Flow, wiring: &Wiring<'_>, found: &mut Diagnostics) -> Vec<ControlPart> {
-    let sub_flows = SubFlows::of(wiring);
+    let sub_flows = SubFlows::of(flow, wiring);
     let between: Vec<Between<'_>> = flow
         .control_edges
         .iter()
@@ -45,35 +45,37 @@ fn resolve_orders(between: &[Between<'_>]) -> Vec<ControlPart> {
     }
     between
         .iter()
-        .filter_map(|Between { edge, leaves }| {
+        .map(|Between { edge, leaves }| {
             let order = match edge.valve.value.order {
                 Order::Nth(order) => order.get(),
                 Order::Last => highest.get(leaves).copied().unwrap_or(0).saturating_add(1),
             };
-            // What does not run [`super::unsupported`] has refused.
-            Some(ControlPart {
+            ControlPart {
                 from: edge.from.value.clone(),
                 to: edge.to.value.clone(),
                 order,
-                trigger: Trigger::of(&edge.valve.value.condition)?,
-            })
+                trigger: Trigger::of(edge.valve.value.condition.clone()),
+            }
         })
         .collect()
 }
 
 struct SubFlows {
     data: Topology,
+    /// For each module the lowest that it hangs together with, checkpoints left out.
     component: Vec<usize>,
 }
 
 impl SubFlows {
-    fn of(wiring: &Wiring<'_>) -> Self {
-        let edges = wiring
+    fn of(flow: &Flow, wiring: &Wiring<'_>) -> Self {
+        let edges: Vec<(usize, usize)> = wiring
             .data_edges
             .iter()
-            .filter_map(|edge| Some((wiring.place(&edge.from.node)?, wiring.place(&edge.to.node)?)));
-        let data = Topology::new(wiring.ids().len(), edges);
-        SubFlows { component: data.components(), data }
+            .filter_map(|edge| Some((wiring.place(&edge.from.node)?, wiring.place(&edge.to.node)?)))
+            .collect();
+        let count = wiring.ids().len();
+        let whole = edges.iter().copied().filter(|(from, _)| !flow.modules[*from].misc.keeps_output());
+        SubFlows { component: Topology::new(count, whole).components(), data: Topology::new(count, edges) }
     }
 
     /// Does an edge join two sub flows, and may it? All that is wrong with it is reported.
@@ -92,7 +94,8 @@ impl SubFlows {
         }
         let leaves = self.may_leave(flow, wiring, edge, from, found);
         let enters = self.may_enter(flow, wiring, edge, to, found);
-        leaves && enters
+        let has_items = has_items(flow, wiring, edge, found);
+        leaves && enters && has_items
     }
 
     /// Data already settles the order within a sub flow: an edge that agrees is idle, any other wrong.
@@ -101,6 +104,11 @@ impl SubFlows {
         let path = &flow.source.path;
         if from == to {
             found.error("control-to-itself", path, edge.span(), format!("`{first}` cannot wait for itself"));
+        } else if let Condition::Iterate { .. } = edge.valve.value.condition {
+            let message =
+                format!("data goes between `{first}` and `{second}`, so they run as one and not once per item");
+            let help = "let the loop begin with a source that reads its `iter.item`, or with a solo";
+            found.push(flow.source.error("loop-inside-sub-flow", edge.span(), message).help(help));
         } else if self.data.leads_to(from, to) {
             let message = format!(
                 "this control edge does nothing: data already goes from `{first}` to `{second}`, in one sub flow"
@@ -165,6 +173,24 @@ impl SubFlows {
             .map(|(_, id)| id.to_string())
             .collect()
     }
+}
+
+/// Does the module of an ITERATE edge declare what the loop is to go over?
+fn has_items(flow: &Flow, wiring: &Wiring<'_>, edge: &ControlEdge, found: &mut Diagnostics) -> bool {
+    let Condition::Iterate { over, .. } = &edge.valve.value.condition else { return true };
+    let Some(entry) = wiring.entry(&edge.from.value) else { return false };
+    if entry.output_port(over).is_some() || entry.lists.contains(over) {
+        return true;
+    }
+    let declared: Vec<&str> = entry.lists.iter().chain(&entry.output_ports).map(String::as_str).collect();
+    let known = format!("`{}` can be iterated over", edge.from.value);
+    let help = match declared.is_empty() {
+        true => Some(format!("`{}` has nothing to iterate over", edge.from.value)),
+        false => suggest::help(over, declared.iter().copied(), &known),
+    };
+    let message = format!("`{}` has neither an output port nor a list `{over}`", edge.from.value);
+    found.push(flow.source.error("unknown-items", edge.valve.span, message).help_if(help));
+    false
 }
 
 fn hint(what: &str, ids: &[String]) -> Option<String> {

@@ -61,13 +61,30 @@ pub(super) fn check_order(plan: &Plan, reads: &[Read], source: &Source, found: &
         if reader == writer && read.when == When::End {
             continue;
         }
-        let ended = before.entry(reader).or_insert_with(|| {
-            precedence::all_before(reader.0, |of| plan.sub_flows()[of].after.iter().map(|one| one.0).collect())
-        });
-        if !ended.contains(&writer.0) {
-            found.push(too_early(read, reader == writer, source));
+        let ended = before.entry(reader).or_insert_with(|| precedence::all_before(reader.0, |of| waits(plan, of)));
+        if ended.contains(&writer.0) {
+            continue;
+        }
+        let loops = |id: SubFlowId| plan.loops_around(id).map(|one| one.id);
+        match loops(writer).find(|around| loops(reader).all(|other| other != *around)) {
+            Some(around) => found.push(inside_a_loop(read, &plan.sub_flow(around).name(), source)),
+            None => found.push(too_early(read, reader == writer, source)),
         }
     }
+}
+
+/// What a sub flow waits for, and what the loops around it do.
+fn waits(plan: &Plan, of: usize) -> Vec<usize> {
+    let of = &plan.sub_flows()[of];
+    let around = plan.loops_around(of.id);
+    std::iter::once(of).chain(around).flat_map(|one| one.after.iter().map(|before| before.0)).collect()
+}
+
+fn inside_a_loop(read: &Read, over: &str, source: &Source) -> Diagnostic {
+    let Read { reader, writer, name, span, .. } = read;
+    let message =
+        format!("`{reader}` cannot read `{writer}__{name}`: it has one value per item of the loop over `{over}`");
+    source.error("global-inside-loop", *span, message).help("only what runs within that loop can read it")
 }
 
 fn too_early(read: &Read, together: bool, source: &Source) -> Diagnostic {

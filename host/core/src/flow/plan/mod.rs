@@ -6,12 +6,16 @@
 mod assemble;
 mod control;
 mod globals;
+mod groups;
+mod iteration;
+mod scopes;
 mod topology;
 mod unsupported;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -62,6 +66,8 @@ pub struct Plan {
     data_edges: Vec<DataEdge>,
     control_edges: Vec<ControlEdge>,
     sub_flows: Vec<SubFlow>,
+    /// The places of the loops among them.
+    loops: Vec<usize>,
     places: BTreeMap<NodeId, NodePlace>,
 }
 
@@ -94,6 +100,8 @@ pub struct PlannedNode {
     pub labels: Map<String, Value>,
     /// When its sub flow runs, if it has a say.
     pub join: Option<Join>,
+    /// Whether its output is kept: the data edges that leave it join sub flows, then.
+    pub checkpoint: bool,
 }
 
 /// A port of a planned module.
@@ -137,8 +145,7 @@ pub struct ControlEdge {
     pub trigger: Trigger,
 }
 
-/// What makes a control edge fire. Only what this version runs: [`plan()`] refuses the rest of
-/// [`super::spec::Condition`]. On disk and in messages it is the condition's text.
+/// What makes a control edge fire. On disk and in messages it is the condition's text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Trigger {
@@ -155,18 +162,27 @@ pub enum Trigger {
         /// The run does not wait for it at its end either, and does not count its failure.
         detach: bool,
     },
+    /// It has succeeded, and what follows runs once per item.
+    Iterate {
+        /// The output port or list of the module it leaves.
+        over: String,
+        /// How many items at a time.
+        parallel: NonZeroU32,
+    },
+    /// It has succeeded, and its kept output is there to be read: a data edge out of a checkpoint. Order 0, and needed
+    /// whatever else leads there. No document writes it.
+    Data,
 }
 
 impl Trigger {
-    /// What runs, of what the language knows.
-    pub(crate) fn of(condition: &Condition) -> Option<Trigger> {
+    fn of(condition: Condition) -> Trigger {
         match condition {
-            Condition::Ok => Some(Trigger::Ok),
-            Condition::Error => Some(Trigger::Error),
-            Condition::Done => Some(Trigger::Done),
-            Condition::When(expression) => Some(Trigger::When(expression.clone())),
-            Condition::Start { detach } => Some(Trigger::Start { detach: *detach }),
-            Condition::Iterate { .. } => None,
+            Condition::Ok => Trigger::Ok,
+            Condition::Error => Trigger::Error,
+            Condition::Done => Trigger::Done,
+            Condition::When(expression) => Trigger::When(expression),
+            Condition::Start { detach } => Trigger::Start { detach },
+            Condition::Iterate { over, parallel } => Trigger::Iterate { over, parallel },
         }
     }
 }
@@ -180,6 +196,9 @@ impl fmt::Display for Trigger {
             Trigger::When(expression) => expression,
             Trigger::Start { detach: false } => "start",
             Trigger::Start { detach: true } => "start detach",
+            Trigger::Iterate { over, parallel: NonZeroU32::MIN } => return write!(f, "iterate:{over}"),
+            Trigger::Iterate { over, parallel } => return write!(f, "iterate*{parallel}:{over}"),
+            Trigger::Data => "data",
         })
     }
 }
@@ -194,23 +213,44 @@ impl TryFrom<String> for Trigger {
     type Error = String;
 
     fn try_from(text: String) -> Result<Trigger, String> {
-        let condition = edge::condition_of(&text)?;
-        Trigger::of(&condition).ok_or_else(|| format!("`{text}` is a condition that this pype does not run"))
+        edge::condition_of(&text).map(Trigger::of)
     }
 }
 
-/// Modules that data joins, and which therefore run, fail and are retried as one.
+/// Modules that data joins, and which therefore run, fail and are retried as one. Or a loop: it has no modules of its
+/// own, and other sub flows run within it, once per item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubFlow {
     /// Its number.
     pub id: SubFlowId,
-    /// Its modules, each after those that feed it. There is at least one.
+    /// Its modules, each after those that feed it; none of a loop.
     pub nodes: Vec<NodeId>,
+    /// What it goes over, if it is a loop.
+    pub iterate: Option<Iterate>,
+    /// The loop that it runs in, the innermost. Control does not cross from one loop to another.
+    pub within: Option<SubFlowId>,
     /// The sub flows that must have ended before it starts; what those wait for is not named again. All have lower
     /// numbers.
     pub after: BTreeSet<SubFlowId>,
     /// When it runs, with several control edges that lead to it.
     pub join: Join,
+}
+
+/// What a loop goes over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Iterate {
+    /// The module that has the items.
+    pub node: NodeId,
+    /// Its output port, whose rows are the items, or its list.
+    pub over: String,
+    /// How many items at a time.
+    pub parallel: NonZeroU32,
+}
+
+impl fmt::Display for Iterate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.node, self.over)
+    }
 }
 
 /// Wires a flow.
@@ -222,10 +262,13 @@ pub fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics), Diagno
 }
 
 impl SubFlow {
-    /// Its name: the id of its first module.
+    /// Its name: the id of its first module; of a loop what it goes over, `files.data`.
     #[must_use]
-    pub fn name(&self) -> &NodeId {
-        &self.nodes[0]
+    pub fn name(&self) -> String {
+        match &self.iterate {
+            Some(iterate) => iterate.to_string(),
+            None => self.nodes[0].to_string(),
+        }
     }
 }
 
@@ -268,7 +311,8 @@ impl Plan {
         edges.map(|edge| (*edge, &self.data_edges[*edge]))
     }
 
-    /// All control edges between sub flows, as the document lists them.
+    /// All control edges between sub flows: as the document lists them, then those that checkpoints make. An edge that
+    /// iterates enters its loop.
     #[must_use]
     pub fn control_edges(&self) -> &[ControlEdge] {
         &self.control_edges
@@ -295,14 +339,33 @@ impl Plan {
         self.places.get(id).map(|place| &self.sub_flows[place.sub_flow])
     }
 
-    /// Sub flows that may run side by side, wave after wave.
+    /// The loops that a sub flow runs in, the innermost first.
+    pub fn loops_around(&self, id: SubFlowId) -> impl Iterator<Item = &SubFlow> {
+        let around = |one: &SubFlow| one.within.map(|outer| self.sub_flow(outer));
+        std::iter::successors(around(self.sub_flow(id)), move |one| around(one))
+    }
+
+    /// The loops over an output port or list of a module.
+    pub fn loops_over<'a>(&'a self, id: &'a NodeId) -> impl Iterator<Item = &'a Iterate> {
+        let loops = self.loops.iter().filter_map(|at| self.sub_flows[*at].iterate.as_ref());
+        loops.filter(move |iterate| iterate.node == *id)
+    }
+
+    /// Sub flows that may run side by side, wave after wave; those in a loop behind it, and before what follows it.
     #[must_use]
     pub fn waves(&self) -> Vec<Vec<SubFlowId>> {
-        let mut depth: Vec<usize> = Vec::with_capacity(self.sub_flows.len());
+        // The last wave of each, of a loop with all that it holds.
+        let mut last: Vec<usize> = Vec::with_capacity(self.sub_flows.len());
+        let mut first = last.clone();
         let mut waves: Vec<Vec<SubFlowId>> = Vec::new();
         for sub_flow in &self.sub_flows {
-            let wave = sub_flow.after.iter().map(|before| depth[before.0] + 1).max().unwrap_or(0);
-            depth.push(wave);
+            let before = sub_flow.after.iter().map(|before| last[before.0] + 1);
+            let wave = before.chain(sub_flow.within.map(|around| first[around.0] + 1)).max().unwrap_or(0);
+            first.push(wave);
+            last.push(wave);
+            for around in self.loops_around(sub_flow.id) {
+                last[around.id.0] = last[around.id.0].max(wave);
+            }
             if waves.len() == wave {
                 waves.push(Vec::new());
             }

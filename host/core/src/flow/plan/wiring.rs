@@ -80,6 +80,7 @@ pub(super) fn nodes(modules: Vec<Module>, reads: &[Read], catalog: &Catalog) -> 
                 spans: module.spans,
                 labels: module.labels,
                 join: module.misc.join.map(|join| join.value),
+                checkpoint: module.misc.keeps_output(),
             })
         })
         .collect()

@@ -12,6 +12,7 @@ mod outcome;
 mod state;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use self::state::{Decision, EdgeState, State, Step, resolve};
 use crate::flow::plan::{ControlEdge, Plan, SubFlow, SubFlowId, Trigger};
@@ -90,7 +91,7 @@ pub struct Scheduler {
 #[derive(Debug, Clone)]
 struct Tracked {
     id: SubFlowId,
-    name: String,
+    name: Arc<str>,
     join: Join,
     /// How many of those that it waits for have not ended.
     waits: usize,
@@ -127,19 +128,22 @@ enum Stop {
 }
 
 impl Scheduler {
-    /// A scheduler for one run of a plan.
+    /// A scheduler for one run of a plan, or for one item of a loop: of those that run within it, and no deeper.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
-        let mut sub_flows: Vec<Tracked> = plan.sub_flows().iter().map(Tracked::new).collect();
-        let edges: Vec<Edge> = plan.control_edges().iter().map(Edge::new).collect();
+    pub fn new(plan: &Plan, within: Option<SubFlowId>) -> Self {
+        let members = || plan.sub_flows().iter().filter(|one| one.within == within);
+        let mut sub_flows: Vec<Tracked> = members().map(Tracked::new).collect();
+        let place = |id: SubFlowId| place(&sub_flows, id);
+        let edges: Vec<Edge> = plan.control_edges().iter().filter_map(|edge| Edge::new(edge, place)).collect();
+        let waits: Vec<(usize, usize)> = members()
+            .flat_map(|one| one.after.iter().filter_map(|before| Some((place(*before)?, place(one.id)?))))
+            .collect();
         for (at, edge) in edges.iter().enumerate() {
             sub_flows[edge.from].outgoing.push(at);
             sub_flows[edge.to].incoming.push(at);
         }
-        for sub_flow in plan.sub_flows() {
-            for before in &sub_flow.after {
-                sub_flows[before.0].dependents.push(sub_flow.id.0);
-            }
+        for (before, after) in waits {
+            sub_flows[before].dependents.push(after);
         }
         // Those that a sub flow waits for stand before it.
         for index in 0..sub_flows.len() {
@@ -164,7 +168,8 @@ impl Scheduler {
 
     /// The expressions on the edges that leave a sub flow, to be evaluated once when it has succeeded.
     pub fn conditions(&self, id: SubFlowId) -> impl Iterator<Item = &str> {
-        self.sub_flows[id.0].outgoing.iter().filter_map(|edge| self.edges[*edge].expression())
+        let outgoing = place(&self.sub_flows, id).map(|at| &self.sub_flows[at].outgoing);
+        outgoing.into_iter().flatten().filter_map(|edge| self.edges[*edge].expression())
     }
 
     /// The first commands: the roots, in parallel.
@@ -179,19 +184,27 @@ impl Scheduler {
     #[must_use]
     pub fn handle(&mut self, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
-        let ready = match event {
-            Event::Succeeded { sub_flow, conditions } => self.succeeded(sub_flow.0, conditions),
-            Event::Cancelled(id) => {
+        let whom = match &event {
+            Event::Succeeded { sub_flow, .. } | Event::Failed { sub_flow, .. } => Some(*sub_flow),
+            Event::Due(id) | Event::Cancelled(id) => Some(*id),
+            Event::TimedOut | Event::Interrupted => None,
+        };
+        let at = whom.and_then(|id| place(&self.sub_flows, id));
+        let ready = match (event, at) {
+            (Event::TimedOut, _) => self.cancel_all(Stop::TimedOut, &mut commands),
+            (Event::Interrupted, _) => self.cancel_all(Stop::Interrupted, &mut commands),
+            (Event::Succeeded { conditions, .. }, Some(at)) => self.succeeded(at, conditions),
+            (Event::Failed { retryable, .. }, Some(at)) => self.failed(at, retryable, &mut commands),
+            (Event::Cancelled(_), Some(at)) => {
                 let reason = self.stop_reason(true);
-                self.end(id.0, Step::Stop, Some(reason))
+                self.end(at, Step::Stop, Some(reason))
             }
-            Event::Failed { sub_flow, retryable } => self.failed(sub_flow.0, retryable, &mut commands),
-            Event::Due(id) => {
-                commands.extend(self.run(id.0));
+            (Event::Due(_), Some(at)) => {
+                commands.extend(self.run(at));
                 Vec::new()
             }
-            Event::TimedOut => self.cancel_all(Stop::TimedOut, &mut commands),
-            Event::Interrupted => self.cancel_all(Stop::Interrupted, &mut commands),
+            // Another scheduler's.
+            (Event::Succeeded { .. } | Event::Failed { .. } | Event::Cancelled(_) | Event::Due(_), None) => Vec::new(),
         };
         commands.extend(self.settle(ready));
         commands
@@ -206,14 +219,13 @@ impl Scheduler {
     /// How a sub flow has ended, if it has.
     #[must_use]
     pub fn ended(&self, id: SubFlowId) -> Option<EndState> {
-        self.sub_flows[id.0].state.end()
+        self.sub_flows[place(&self.sub_flows, id)?].state.end()
     }
 
-    /// How a sub flow has ended, and why, if it did not just succeed or fail.
+    /// Why a sub flow has ended as it did, if it did not just succeed or fail.
     #[must_use]
-    pub fn end_of(&self, id: SubFlowId) -> (EndState, Option<String>) {
-        let outcome = self.sub_flows[id.0].outcome();
-        (outcome.state, outcome.reason)
+    pub fn reason(&self, id: SubFlowId) -> Option<&str> {
+        self.sub_flows[place(&self.sub_flows, id)?].reason.as_deref()
     }
 
     /// How the run ended, or what would be said of it if it ended now.
@@ -381,9 +393,10 @@ impl Scheduler {
         if let Some(reason) = self.dead_edge(index) {
             return (None, self.end(index, Step::FailUpstream, Some(reason)));
         }
-        let edges: Vec<EdgeState> = self.sub_flows[index].incoming.iter().map(|edge| self.resolved(*edge)).collect();
+        let incoming = &self.sub_flows[index].incoming;
+        let edges: Vec<EdgeState> = incoming.iter().map(|edge| self.resolved(*edge)).collect();
         let runs = match self.sub_flows[index].join {
-            Join::Taken => edges.is_empty() || edges.contains(&EdgeState::Taken),
+            Join::Taken => self.is_taken(incoming, &edges),
             Join::All => edges.iter().all(|edge| *edge == EdgeState::Taken),
         };
         let stopped = match self.stop {
@@ -404,6 +417,14 @@ impl Scheduler {
                 (None, self.end(index, step, Some(reason)))
             }
         }
+    }
+
+    /// Is one at least of these edges taken, and every one that brings data?
+    fn is_taken(&self, incoming: &[usize], states: &[EdgeState]) -> bool {
+        let brings_data = |edge: &usize| self.edges[*edge].trigger == Trigger::Data;
+        let (data, control): (Vec<_>, Vec<_>) = incoming.iter().zip(states).partition(|(edge, _)| brings_data(edge));
+        let taken = |(_, state): &(_, &EdgeState)| **state == EdgeState::Taken;
+        data.iter().all(taken) && (control.is_empty() || control.iter().any(taken))
     }
 
     fn run(&mut self, index: usize) -> Option<Command> {
@@ -515,11 +536,16 @@ impl Scheduler {
     }
 }
 
+/// Where a sub flow stands; they are in the order of their ids.
+fn place(sub_flows: &[Tracked], id: SubFlowId) -> Option<usize> {
+    sub_flows.binary_search_by_key(&id, |one| one.id).ok()
+}
+
 impl Tracked {
     fn new(sub_flow: &SubFlow) -> Self {
         Tracked {
             id: sub_flow.id,
-            name: sub_flow.name().to_string(),
+            name: sub_flow.name().into(),
             join: sub_flow.join,
             waits: sub_flow.after.len(),
             dependents: Vec::new(),
@@ -542,7 +568,7 @@ impl Tracked {
     fn outcome(&self) -> SubFlowOutcome {
         SubFlowOutcome {
             id: self.id,
-            name: self.name.clone(),
+            name: self.name.to_string(),
             state: self.state.end().unwrap_or(EndState::Cancelled),
             attempts: self.attempts,
             reason: self.reason.clone(),
@@ -552,19 +578,25 @@ impl Tracked {
 }
 
 impl Edge {
-    fn new(edge: &ControlEdge) -> Self {
-        Edge {
-            from: edge.from_sub_flow.0,
-            to: edge.to_sub_flow.0,
+    /// The edge, if its ends have places.
+    fn new(edge: &ControlEdge, place: impl Fn(SubFlowId) -> Option<usize>) -> Option<Self> {
+        Some(Edge {
+            from: place(edge.from_sub_flow)?,
+            to: place(edge.to_sub_flow)?,
             trigger: edge.trigger.clone(),
             decision: Decision::Open,
-        }
+        })
     }
 
     fn expression(&self) -> Option<&str> {
         match &self.trigger {
             Trigger::When(expression) => Some(expression),
-            Trigger::Ok | Trigger::Error | Trigger::Done | Trigger::Start { .. } => None,
+            Trigger::Ok
+            | Trigger::Error
+            | Trigger::Done
+            | Trigger::Start { .. }
+            | Trigger::Iterate { .. }
+            | Trigger::Data => None,
         }
     }
 }

@@ -87,7 +87,10 @@ impl State {
 /// What a control edge becomes when the sub flow it leaves has ended: the table of the language.
 pub(super) fn resolve(trigger: &Trigger, decision: &Decision, from: EndState) -> EdgeState {
     match (trigger, from) {
-        (Trigger::Ok | Trigger::Start { .. } | Trigger::Done, EndState::Success)
+        (
+            Trigger::Ok | Trigger::Start { .. } | Trigger::Done | Trigger::Iterate { .. } | Trigger::Data,
+            EndState::Success,
+        )
         | (Trigger::Error | Trigger::Done, EndState::Failed | EndState::Handled) => EdgeState::Taken,
         (Trigger::When(_), EndState::Success) => match decision {
             Decision::Open => EdgeState::Unresolved,
@@ -96,9 +99,15 @@ pub(super) fn resolve(trigger: &Trigger, decision: &Decision, from: EndState) ->
             Decision::Impossible(_) => EdgeState::Dead,
         },
         (Trigger::Error, EndState::Success)
-        | (Trigger::Ok | Trigger::Start { .. } | Trigger::When(_), EndState::Handled)
+        | (
+            Trigger::Ok | Trigger::Start { .. } | Trigger::When(_) | Trigger::Iterate { .. } | Trigger::Data,
+            EndState::Handled,
+        )
         | (_, EndState::Skipped) => EdgeState::NotTaken,
-        (Trigger::Ok | Trigger::Start { .. } | Trigger::When(_), EndState::Failed)
+        (
+            Trigger::Ok | Trigger::Start { .. } | Trigger::When(_) | Trigger::Iterate { .. } | Trigger::Data,
+            EndState::Failed,
+        )
         | (_, EndState::UpstreamFailed | EndState::Cancelled) => EdgeState::Dead,
     }
 }
