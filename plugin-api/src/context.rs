@@ -148,19 +148,16 @@ impl Context {
         F: FnOnce() -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let scope = Some(self.clone());
         let permit = match self.inner.closing.load(Ordering::Relaxed) {
             true => None,
             false => runtime::blocking_permits().acquire().await.ok(),
         };
-        let joined = runtime::runtime()
-            .spawn_blocking(move || {
-                // Held until the work ends, which may be after its caller was cancelled.
-                let _permit = permit;
-                glue::contain(scope.as_ref(), work)
-            })
-            .await;
-        joined.unwrap_or_else(|lost| Err(Error::cancelled().caused_by(lost))).flatten()
+        let permitted = move || {
+            // Held until the work ends, which may be after its caller was cancelled.
+            let _permit = permit;
+            work()
+        };
+        glue::blocking(Some(self.clone()), permitted).await
     }
 
     /// Gives a frame to the host to keep, in memory or in a file as its policy says.

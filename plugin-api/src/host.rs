@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::abi::{
     FfiFuture, FutureExt, Handle, HostVtable, HostVtableRef, InstanceVtableRef, Json, OpenRequest, PortFrame, ROption,
-    RResult, RSlice, RStr, RawFrame, RootRef, Services, Task, WithMetadata, staticref,
+    RResult, RSlice, RStr, RawFrame, ResourcesRequest, RootRef, Services, Task, WithMetadata, staticref,
 };
 use crate::context::{Artifact, Iteration, answer};
 use crate::descriptor::LibraryDescriptor;
@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::glue::{contain_service, task};
 use crate::module::Commit;
+use crate::resource::Resources;
 
 /// What a library is told once, after loading. Crosses as JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -114,6 +115,16 @@ impl Library {
         answer(self.root.init()(services_of(services), json(facts)))
     }
 
+    /// What `module` reads and writes outside the flow with these configs, without opening it. A library from before
+    /// this could be asked does not say.
+    ///
+    /// # Errors
+    /// The configs do not fit, or what the module says.
+    pub async fn resources(&self, module: &str, config: &Value) -> Result<Resources> {
+        let Some(resources) = self.root.resources() else { return Ok(Resources::default()) };
+        resources_of(resources(ResourcesRequest { module: module.into(), config: json(config) })).await
+    }
+
     /// Opens `module` for a node.
     ///
     /// # Errors
@@ -182,7 +193,11 @@ impl Instance {
     }
 }
 
-fn json(value: &impl Serialize) -> Json {
+pub(crate) async fn resources_of(asked: Task<Json>) -> Result<Resources> {
+    Ok(serde_json::from_slice(&answer(asked.await)?)?)
+}
+
+pub(crate) fn json(value: &impl Serialize) -> Json {
     serde_json::to_vec(value).expect("facts and configs are plain data").into()
 }
 

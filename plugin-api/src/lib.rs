@@ -45,6 +45,9 @@
 //! Work that blocks goes to [`Context::run_blocking`]. A panic becomes an error of that node. Records of `tracing` and
 //! `log` appear in the host's log with the module and the node.
 //!
+//! Before a run is taken up again, the host asks which resources a node's configs stand for ([`Source::inputs`],
+//! [`Sink::outputs`]), and does what is finished and unchanged no second time. No module is open then.
+//!
 //! # Bulk data
 //!
 //! A [`Frame`] is a schema and a stream of Arrow batches. The features `polars` and `arrow` turn it into a `LazyFrame`
@@ -65,6 +68,7 @@ mod glue;
 pub mod host;
 mod logging;
 mod module;
+mod resource;
 mod runtime;
 pub mod testing;
 
@@ -73,6 +77,7 @@ pub use context::{Artifact, CancelToken, Context, Iteration, Progress};
 pub use error::{Error, ErrorKind, Result};
 pub use frame::*;
 pub use module::{Commit, Inputs, Mod, Outputs, Sink, Solo, Source};
+pub use resource::{Resource, Resources};
 
 #[doc(hidden)]
 pub mod __private {
@@ -86,7 +91,8 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        Commit, Context, Error, ErrorKind, Frame, Inputs, Mod, Outputs, Result, Sink, Solo, Source, export_plugin,
+        Commit, Context, Error, ErrorKind, Frame, Inputs, Mod, Outputs, Resource, Result, Sink, Solo, Source,
+        export_plugin,
     };
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
+use crate::resource::Resource;
 
 macro_rules! common_items {
     () => {
@@ -27,6 +28,26 @@ macro_rules! common_items {
         /// Its configs. A field without a serde default is required; doc comments become descriptions, and
         /// `#[schemars(extend("format" = "path"))]` has the host make a path absolute against the flow's folder.
         type Config: DeserializeOwned + JsonSchema + Send;
+
+        /// What a module with these configs reads outside the flow, as it is at the moment; `None` if that cannot be
+        /// told. Asked without opening the module, on a thread where it may block.
+        ///
+        /// # Errors
+        /// Something of it is not there or cannot be looked at.
+        fn inputs(config: &Self::Config) -> impl Future<Output = Result<Option<Vec<Resource>>>> + Send {
+            let _ = config;
+            async { Ok(None) }
+        }
+
+        /// What a module with these configs writes outside the flow, as far as it is there at the moment; `None` if
+        /// that cannot be told. Asked without opening the module, on a thread where it may block.
+        ///
+        /// # Errors
+        /// Something of it cannot be looked at.
+        fn outputs(config: &Self::Config) -> impl Future<Output = Result<Option<Vec<Resource>>>> + Send {
+            let _ = config;
+            async { Ok(None) }
+        }
 
         /// Called once a node, before anything else.
         ///

@@ -22,13 +22,14 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::abi::{self, OpenRequest, Task};
+use crate::abi::{self, Json, OpenRequest, Task};
 use crate::context::Artifact;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, SharedBatches};
-use crate::glue::instance::{AnyModule, AsMod, AsSink, AsSolo, AsSource, open};
-use crate::host::{HostServices, Instance, NodeFacts};
+use crate::glue::instance::{AnyModule, AsMod, AsSink, AsSolo, AsSource, open, resources};
+use crate::host::{HostServices, Instance, NodeFacts, json, resources_of};
 use crate::module::{Commit, Mod, Sink, Solo, Source};
+use crate::resource::Resources;
 use crate::{glue, logging, runtime};
 
 /// A test of a source with these configs.
@@ -59,6 +60,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// A module about to be run.
 pub struct Test {
     open: fn(OpenRequest) -> Task<abi::Instance>,
+    resources: fn(Json) -> Task<Json>,
     config: Value,
     facts: NodeFacts,
     inputs: Vec<(String, Frame)>,
@@ -103,7 +105,8 @@ impl Test {
             temp_dir: std::env::temp_dir(),
             ..NodeFacts::default()
         };
-        Self { open: open::<M>, config, facts, inputs: Vec::new(), is_sink: false, cancelled: false }
+        let (open, resources) = (open::<M>, resources::<M>);
+        Self { open, resources, config, facts, inputs: Vec::new(), is_sink: false, cancelled: false }
     }
 
     /// Connects a frame to an input port.
@@ -125,6 +128,15 @@ impl Test {
     pub fn cancelled(mut self) -> Self {
         self.cancelled = true;
         self
+    }
+
+    /// Asks what it reads and writes outside the flow; it is not opened.
+    ///
+    /// # Errors
+    /// The configs do not fit, or what the module says.
+    pub fn resources(self) -> Result<Resources> {
+        install_panic_hook();
+        block_on(resources_of((self.resources)(json(&self.config))))
     }
 
     /// Opens, runs, commits if it is a sink, and closes.

@@ -133,6 +133,8 @@ pub struct Root {
     /// Opens a module for one node.
     #[sabi(last_prefix_field)]
     pub open: extern "C" fn(OpenRequest) -> Task<Instance>,
+    /// What a module with these configs reads and writes. JSON of [`Resources`](crate::Resources).
+    pub resources: extern "C" fn(ResourcesRequest) -> Task<Json>,
     /// A method that a next minor version adds.
     #[cfg(feature = "__next-minor")]
     pub greet: extern "C" fn() -> RString,
@@ -160,6 +162,16 @@ pub struct OpenRequest {
     pub facts: Json,
     /// The host's services for this node.
     pub services: Services,
+}
+
+/// What [`Root::resources`] takes. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct ResourcesRequest {
+    /// The module's name, as described.
+    pub module: RString,
+    /// The node's configs: a JSON object.
+    pub config: Json,
 }
 
 /// A module that was opened for a node. Frozen; its vtable grows.

@@ -14,8 +14,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use super::{Frame, Producer};
 use crate::abi::{ArrowArray, ArrowSchema, FfiArrowArray};
 use crate::error::{Error, ErrorKind, Result};
-use crate::glue::contain;
-use crate::runtime::runtime;
+use crate::glue::{blocking, contain};
 
 /// Batches that wait for their reader, at most.
 const BATCHES_AHEAD: usize = 2;
@@ -61,7 +60,7 @@ impl Frame {
             Ok(Query { query, explain, .. }) => {
                 let plan = query.clone();
                 let run = move || query.collect_with_engine(Engine::Streaming).map(|done| done.unwrap_single());
-                blocking(move || run().map_err(|cause| explain(&plan, cause))).await
+                blocking(None, move || run().map_err(|cause| explain(&plan, cause))).await
             }
             Err(foreign) => foreign.read().await,
         }
@@ -112,7 +111,7 @@ impl Query {
             return Ok(schema.clone());
         }
         let mut query = self.query.clone();
-        let schema = blocking(move || query.collect_schema().map_err(Error::from)).await?;
+        let schema = blocking(None, move || query.collect_schema().map_err(Error::from)).await?;
         Ok(self.schema.insert(schema).clone())
     }
 
@@ -180,13 +179,6 @@ impl Producer for Query {
 
     fn try_clone(&self) -> Option<Self> {
         Some(Self { query: self.query.clone(), explain: self.explain, schema: self.schema.clone(), running: None })
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match runtime().spawn_blocking(move || contain(None, work)).await {
-        Ok(done) => done.flatten(),
-        Err(lost) => Err(Error::cancelled().caused_by(lost)),
     }
 }
 

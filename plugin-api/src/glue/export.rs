@@ -6,7 +6,7 @@ use super::instance::{self, AnyModule, AsMod, AsSink, AsSolo, AsSource};
 use super::{contain, guard, task};
 use crate::abi::{
     __call_root_module_loader, API_MAJOR, API_MINOR, CheckTypeLayout, ErrorBytes, Instance, Json, LibHeader,
-    OpenRequest, PrefixTypeTrait, RResult, Root, RootModuleResult, RootRef, Services, Task,
+    OpenRequest, PrefixTypeTrait, RResult, ResourcesRequest, Root, RootModuleResult, RootRef, Services, Task,
 };
 use crate::context::Context;
 use crate::descriptor::{LibraryDescriptor, ModuleDescriptor};
@@ -29,6 +29,7 @@ pub struct ModuleExport {
     name: &'static str,
     descriptor: fn(&str) -> ModuleDescriptor,
     open: fn(OpenRequest) -> Task<Instance>,
+    resources: fn(Json) -> Task<Json>,
 }
 
 impl ModuleExport {
@@ -49,7 +50,7 @@ impl ModuleExport {
     }
 
     fn new<M: AnyModule>(name: &'static str) -> Self {
-        Self { name, descriptor: M::descriptor, open: instance::open::<M> }
+        Self { name, descriptor: M::descriptor, open: instance::open::<M>, resources: instance::resources::<M> }
     }
 }
 
@@ -70,6 +71,7 @@ pub(crate) fn root<L: Library>() -> RootRef {
         describe: describe::<L>,
         init: init::<L>,
         open: open::<L>,
+        resources: resources::<L>,
         #[cfg(feature = "__next-minor")]
         greet: greet::<L>,
         #[cfg(feature = "__next-major")]
@@ -104,11 +106,21 @@ extern "C" fn init<L: Library>(services: Services, facts: Json) -> RResult<(), E
 }
 
 extern "C" fn open<L: Library>(request: OpenRequest) -> Task<Instance> {
-    let found = L::modules().into_iter().find(|module| module.name == request.module.as_str());
-    match found {
-        Some(module) => (module.open)(request),
-        None => task(future::ready(Err(unknown::<L>(&request.module)))),
+    match module::<L>(&request.module) {
+        Ok(module) => (module.open)(request),
+        Err(unknown) => task(future::ready(Err(unknown))),
     }
+}
+
+extern "C" fn resources<L: Library>(request: ResourcesRequest) -> Task<Json> {
+    match module::<L>(&request.module) {
+        Ok(module) => (module.resources)(request.config),
+        Err(unknown) => task(future::ready(Err(unknown))),
+    }
+}
+
+fn module<L: Library>(name: &str) -> Result<ModuleExport> {
+    L::modules().into_iter().find(|module| module.name == name).ok_or_else(|| unknown::<L>(name))
 }
 
 #[cfg(feature = "__next-minor")]

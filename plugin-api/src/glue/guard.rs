@@ -71,6 +71,16 @@ fn stay_in_runtime(here: &Here) {
     }
 }
 
+/// Runs author code that blocks, on a thread where it may.
+pub(crate) async fn blocking<T, F>(scope: Option<Context>, work: F) -> Result<T>
+where
+    F: FnOnce() -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let joined = runtime::runtime().spawn_blocking(move || contain(scope.as_ref(), work)).await;
+    joined.unwrap_or_else(|lost| Err(Error::cancelled().caused_by(lost))).flatten()
+}
+
 /// Runs host code that a plugin asks for, panics becoming errors. It needs no runtime: it answers at once.
 pub(crate) fn contain_service<R>(f: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(f)).map_err(panicked)

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::slot::Slot;
-use super::{contain, node_task, task};
+use super::{blocking, contain, node_task, task};
 use crate::abi::{
     Handle, Instance, InstanceVtable, InstanceVtableRef, Json, OpenRequest, PortFrame, RVec, Task, WithMetadata,
     staticref,
@@ -19,12 +19,15 @@ use crate::descriptor::{Kind, ModuleDescriptor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::module::{Commit, Inputs, Mod, Outputs, Sink, Solo, Source};
+use crate::resource::Resources;
+use crate::runtime::runtime;
 
 /// The four kinds seen as one: what the vtable needs.
 pub(crate) trait AnyModule: Sized + Send + 'static {
     type Config: DeserializeOwned + JsonSchema + Send;
 
     fn descriptor(library_version: &str) -> ModuleDescriptor;
+    fn resources(config: &Self::Config) -> impl Future<Output = Result<Resources>>;
     fn open(config: Self::Config, ctx: &Context) -> impl Future<Output = Result<Self>> + Send;
     fn run(&mut self, inputs: Inputs, ctx: &Context) -> impl Future<Output = Result<Outputs>> + Send;
     fn commit(&mut self, _ctx: &Context) -> impl Future<Output = Result<Vec<Commit>>> + Send {
@@ -56,6 +59,10 @@ macro_rules! any_module {
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
                 }
+            }
+
+            async fn resources(config: &M::Config) -> Result<Resources> {
+                Ok(Resources { inputs: M::inputs(config).await?, outputs: M::outputs(config).await? })
             }
 
             async fn open(config: M::Config, ctx: &Context) -> Result<Self> {
@@ -113,6 +120,16 @@ pub(crate) fn open<M: AnyModule>(request: OpenRequest) -> Task<Instance> {
     };
     // SAFETY: the future owns the other clone until it has made the instance.
     unsafe { node_task(&node, opening) }
+}
+
+/// Asks a module what it reads and writes with this config.
+pub(crate) fn resources<M: AnyModule>(config: Json) -> Task<Json> {
+    // The config is made, used and dropped inside, for all three are the author's.
+    let ask = move || {
+        let config = read_config::<M::Config>(&config)?;
+        runtime().block_on(M::resources(&config))
+    };
+    task(async { Ok(serde_json::to_vec(&blocking(None, ask).await?)?.into()) })
 }
 
 /// An opened module. `close` empties the slot.
@@ -215,4 +232,63 @@ fn config_schema<C: JsonSchema>() -> Value {
 
 fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::Resource;
+    use crate::testing;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Config {
+        inputs: Vec<String>,
+    }
+
+    /// Never opens.
+    struct Reports;
+
+    impl Solo for Reports {
+        const NAME: &'static str = "reports";
+        type Config = Config;
+
+        async fn inputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            assert!(!config.inputs.is_empty(), "told to panic");
+            config.inputs.iter().map(Resource::file).collect::<Result<_>>().map(Some)
+        }
+
+        async fn open(_: Config, _: &Context) -> Result<Self> {
+            unreachable!("nobody runs it")
+        }
+
+        async fn run(&mut self, _: &Context) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn resources(config: Value) -> Result<crate::Resources> {
+        testing::solo::<Reports>(config).resources()
+    }
+
+    #[test]
+    fn what_a_module_reads_is_told_from_its_config_alone() {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let told = resources(json!({ "inputs": [manifest] })).expect("there");
+        assert_eq!(told.inputs, Some(vec![Resource::file(manifest).expect("there")]));
+        assert_eq!(told.outputs, None);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_an_error_of_the_module() {
+        let code = |config| resources(config).expect_err("it fails").code;
+        assert_eq!(code(json!({})), "bad-config");
+        assert_eq!(code(json!({ "inputs": ["/nowhere/x"] })), "not-found");
+        let panic = resources(json!({ "inputs": [] })).expect_err("it panics");
+        assert_eq!(panic.kind, ErrorKind::Panicked);
+        assert!(panic.message.contains("told to panic"), "{panic}");
+    }
 }

@@ -6,7 +6,7 @@ use polars::io::ExternalCompression;
 use polars::prelude::*;
 use pype_plugin::prelude::*;
 
-use super::file::{FileSink, Format};
+use super::file::{self, FileSink, Format};
 use crate::options::{Compression, IfExists, one_byte};
 
 pub(crate) struct CsvSink(FileSink);
@@ -64,6 +64,10 @@ impl Sink for CsvSink {
     const CATEGORY: &'static str = "File Sinks";
     const PACKAGES: &'static [&'static str] = &["polars"];
     type Config = Config;
+
+    async fn outputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+        file::written(&config.output_path).map(Some)
+    }
 
     async fn open(config: Config, ctx: &Context) -> Result<Self> {
         let serialize = SerializeOptions {

@@ -131,6 +131,15 @@ impl FileSink {
     }
 }
 
+/// The file that a sink to `path` has written, if it is there.
+pub(crate) fn written(path: &str) -> Result<Vec<Resource>> {
+    match Resource::file(path) {
+        Ok(file) => Ok(vec![file]),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Runs the query into the temporary file.
 fn stream(input: LazyFrame, file: &AtomicFile, format: Format, tally: &Tally) -> Result<()> {
     let (input, schema) = query::resolve(input)?;

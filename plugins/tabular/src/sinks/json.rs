@@ -7,7 +7,7 @@ use polars::io::utils::file::WritableTrait;
 use polars::prelude::*;
 use pype_plugin::prelude::*;
 
-use super::file::{FileSink, Format};
+use super::file::{self, FileSink, Format};
 use super::writer::TallyingWriter;
 use crate::options::{Compression, IfExists};
 
@@ -47,6 +47,10 @@ impl Sink for JsonSink {
     const CATEGORY: &'static str = "File Sinks";
     const PACKAGES: &'static [&'static str] = &["polars"];
     type Config = Config;
+
+    async fn outputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+        file::written(&config.output_path).map(Some)
+    }
 
     async fn open(config: Config, ctx: &Context) -> Result<Self> {
         let format = match config.format {

@@ -4,7 +4,7 @@ use polars::prelude::*;
 use polars_parquet::write::{BrotliLevel, GzipLevel, ZstdLevel};
 use pype_plugin::prelude::*;
 
-use super::file::{FileSink, Format};
+use super::file::{self, FileSink, Format};
 use crate::options::IfExists;
 
 pub(crate) struct ParquetSink(FileSink);
@@ -52,6 +52,10 @@ impl Sink for ParquetSink {
     const CATEGORY: &'static str = "File Sinks";
     const PACKAGES: &'static [&'static str] = &["polars"];
     type Config = Config;
+
+    async fn outputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+        file::written(&config.output_path).map(Some)
+    }
 
     async fn open(config: Config, ctx: &Context) -> Result<Self> {
         let options = ParquetWriteOptions {

@@ -20,13 +20,7 @@ pub(crate) struct Files {
 impl Files {
     /// The file at `pattern`, or all files that it matches as a glob.
     pub(crate) fn find(pattern: &str) -> Result<Self> {
-        let literal = Path::new(pattern);
-        let paths = match fs::metadata(literal) {
-            Ok(metadata) if metadata.is_dir() => return Err(is_a_folder(literal)),
-            Ok(_) => vec![literal.to_owned()],
-            Err(_) if is_glob(pattern) => matches(pattern)?,
-            Err(error) => return Err(cannot_read(literal, &error)),
-        };
+        let paths = paths(pattern)?;
         let mut bytes = 0;
         for path in &paths {
             bytes += size(path)?;
@@ -37,6 +31,21 @@ impl Files {
     /// The paths as polars takes them.
     pub(crate) fn scan_paths<C: FromIterator<PlRefPath>>(&self) -> Result<C> {
         self.paths.iter().map(|path| scan_path(path)).collect()
+    }
+}
+
+/// The file at `pattern`, or all files that it matches as a glob, each as it is now.
+pub(crate) fn resources(pattern: &str) -> Result<Vec<Resource>> {
+    paths(pattern)?.iter().map(Resource::file).collect()
+}
+
+fn paths(pattern: &str) -> Result<Vec<PathBuf>> {
+    let literal = Path::new(pattern);
+    match fs::metadata(literal) {
+        Ok(metadata) if metadata.is_dir() => Err(is_a_folder(literal)),
+        Ok(_) => Ok(vec![literal.to_owned()]),
+        Err(_) if is_glob(pattern) => matches(pattern),
+        Err(error) => Err(cannot_read(literal, &error)),
     }
 }
 

@@ -8,7 +8,7 @@ use pype_plugin::prelude::*;
 
 use super::announce;
 use super::csv::read;
-use super::files::{Files, cannot_read};
+use super::files::{self, Files, cannot_read};
 use crate::failure;
 
 pub(crate) struct ParquetSource {
@@ -39,6 +39,10 @@ impl Source for ParquetSource {
     const GLOBALS: &'static [&'static str] = &["row_count", "file_size"];
     const PACKAGES: &'static [&'static str] = &["polars"];
     type Config = Config;
+
+    async fn inputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+        files::resources(&config.file_path).map(Some)
+    }
 
     async fn open(config: Config, _ctx: &Context) -> Result<Self> {
         Ok(Self { config })

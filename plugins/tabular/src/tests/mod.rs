@@ -1,6 +1,7 @@
 //! Whole modules, run in process through the same vtables as the host runs them.
 
 mod mods;
+mod resources;
 mod sinks;
 mod sources;
 

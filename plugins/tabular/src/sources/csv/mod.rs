@@ -23,7 +23,7 @@ use triage::{BadRow, Judge};
 
 use crate::options::Named;
 use crate::query;
-use crate::sources::files::Files;
+use crate::sources::files::{self, Files};
 use crate::sources::{announce, decode};
 
 pub(crate) struct CsvSource {
@@ -103,6 +103,10 @@ impl Source for CsvSource {
     const GLOBALS: &'static [&'static str] = &["row_count", "file_size", "rejected_count"];
     const PACKAGES: &'static [&'static str] = &["polars", "encoding_rs"];
     type Config = Config;
+
+    async fn inputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+        files::resources(&config.file_path).map(Some)
+    }
 
     async fn open(config: Config, _ctx: &Context) -> Result<Self> {
         Ok(Self { reading: Reading::new(&config)?, config })

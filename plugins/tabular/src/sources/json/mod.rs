@@ -22,7 +22,7 @@ use pype_plugin::prelude::*;
 use super::announce;
 use super::csv::read;
 use super::decode::{self, UntilCancelled};
-use super::files::{Files, cannot_read, scan_path};
+use super::files::{self, Files, cannot_read, scan_path};
 use crate::options::Named;
 use crate::{columns, dtype, failure, query};
 
@@ -70,6 +70,10 @@ impl Source for JsonSource {
     const GLOBALS: &'static [&'static str] = &["row_count", "file_size"];
     const PACKAGES: &'static [&'static str] = &["polars"];
     type Config = Config;
+
+    async fn inputs(config: &Config) -> Result<Option<Vec<Resource>>> {
+        files::resources(&config.file_path).map(Some)
+    }
 
     async fn open(config: Config, _ctx: &Context) -> Result<Self> {
         let types = config.schema.0.iter().map(|(name, text)| Ok((name.clone(), dtype::parse(text)?)));
