@@ -2,9 +2,11 @@
 //!
 //! Arrows run one way: [`cli`] → [`prepare`] (load and plan, with `pype-core`) → [`run`] → [`loader`] → `pype-plugin`.
 
+pub mod artifact;
 pub mod cli;
 pub mod loader;
 pub mod observe;
 pub mod prepare;
 pub mod registry;
 pub mod run;
+pub mod runs;

@@ -70,6 +70,13 @@ pub struct ArrowSchema(FfiArrowSchema);
 #[derive(StableAbi)]
 pub struct ArrowArray(FfiArrowArray);
 
+impl ArrowSchema {
+    /// How many columns a struct has.
+    pub fn columns(&self) -> u64 {
+        u64::try_from(self.ffi().n_children).unwrap_or(0)
+    }
+}
+
 impl ArrowArray {
     /// How many rows it has.
     pub fn rows(&self) -> u64 {

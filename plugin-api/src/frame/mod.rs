@@ -31,7 +31,7 @@ use crate::glue::{contain, task};
 #[cfg(feature = "arrow")]
 pub use self::arrow::RecordBatches;
 #[cfg(feature = "polars")]
-pub use self::polars::Explain;
+pub use self::polars::{DataFrames, Explain};
 pub use self::shared::SharedBatches;
 
 /// Its address tells this library from all others in the process.

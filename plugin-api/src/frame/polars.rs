@@ -66,12 +66,19 @@ impl Frame {
         }
     }
 
+    /// The frame's rows, to be read batch by batch.
+    ///
+    /// # Errors
+    /// The frame fails, or holds a type that polars does not know.
+    pub async fn data_frames(self) -> Result<DataFrames> {
+        let field = import_schema(&self.schema().await?)?;
+        Ok(DataFrames { schema: columns_of(&field)?, frame: self, field })
+    }
+
     async fn read(self) -> Result<DataFrame> {
-        let schema = self.schema().await?;
-        let field = import_schema(&schema)?;
-        let mut frame = DataFrame::empty_with_schema(&columns_of(&field)?);
-        while let Some(batch) = self.next().await? {
-            let batch = import_batch(batch, &field)?;
+        let mut batches = self.data_frames().await?;
+        let mut frame = DataFrame::empty_with_schema(batches.schema());
+        while let Some(batch) = batches.next().await? {
             if frame.width() == 0 {
                 frame = DataFrame::empty_with_height(frame.height() + batch.height());
             } else {
@@ -79,6 +86,42 @@ impl Frame {
             }
         }
         Ok(frame)
+    }
+}
+
+/// A frame that is read as polars' own, batch by batch.
+pub struct DataFrames {
+    frame: Frame,
+    field: Field,
+    schema: Schema,
+}
+
+impl DataFrames {
+    /// The columns.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The next batch; none at the end.
+    ///
+    /// # Errors
+    /// The frame fails.
+    pub async fn next(&mut self) -> Result<Option<DataFrame>> {
+        self.frame.next().await?.map(|batch| import_batch(batch, &self.field)).transpose()
+    }
+}
+
+impl ArrowSchema {
+    /// Of columns of polars.
+    pub fn of_polars(schema: &Schema) -> Self {
+        export_schema(schema)
+    }
+}
+
+impl ArrowArray {
+    /// The rows of a frame of polars, chunk by chunk.
+    pub fn of_polars(frame: DataFrame) -> Vec<Self> {
+        export_chunks(frame)
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod event;
 pub mod fingerprint;
 pub mod log;
+pub mod previous;
 pub mod scheduler;

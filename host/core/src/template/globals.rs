@@ -1,6 +1,7 @@
 //! The values that modules announce while they run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -14,9 +15,12 @@ pub struct GlobalSetTwice {
     pub name: String,
 }
 
-/// Globals by module and name, however they are cased.
+/// Globals by module and name, however they are cased. In a loop each item has its own, and sees those from outside.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Globals(BTreeMap<(String, String), Value>);
+pub struct Globals {
+    own: BTreeMap<String, BTreeMap<String, Value>>,
+    outer: Option<Arc<Globals>>,
+}
 
 impl Globals {
     /// None yet.
@@ -25,29 +29,37 @@ impl Globals {
         Self::default()
     }
 
+    /// Those of one item of a loop: none yet, with those from outside the loop behind them.
+    #[must_use]
+    pub fn within(outer: Arc<Globals>) -> Self {
+        Globals { own: BTreeMap::new(), outer: Some(outer) }
+    }
+
     /// Sets one, once.
     ///
     /// # Errors
     /// If it has been set before.
     pub fn set(&mut self, node: &str, name: &str, value: Value) -> Result<(), GlobalSetTwice> {
-        let key = (node.to_lowercase(), name.to_lowercase());
-        if self.0.contains_key(&key) {
+        let of_node = self.own.entry(node.to_lowercase()).or_default();
+        let name_of = name.to_lowercase();
+        if of_node.contains_key(&name_of) {
             return Err(GlobalSetTwice { node: node.to_owned(), name: name.to_owned() });
         }
-        self.0.insert(key, value);
+        of_node.insert(name_of, value);
         Ok(())
     }
 
     /// Forgets what a module has announced: it runs again.
     pub fn forget(&mut self, node: &str) {
-        let node = node.to_lowercase();
-        self.0.retain(|(of, _), _| *of != node);
+        self.own.remove(&node.to_lowercase());
     }
 
     /// The value of one.
     #[must_use]
     pub fn get(&self, node: &str, name: &str) -> Option<&Value> {
-        self.0.get(&(node.to_lowercase(), name.to_lowercase()))
+        let (node, name) = (node.to_lowercase(), name.to_lowercase());
+        let mut around = std::iter::successors(Some(self), |globals| globals.outer.as_deref());
+        around.find_map(|globals| globals.own.get(&node)?.get(&name))
     }
 
     /// The value that a template name such as `Source_CSV__Row_Count` stands for.
@@ -77,6 +89,17 @@ mod tests {
         assert!(globals.set("src", "ROW_COUNT", Value::from(4)).is_err());
         globals.forget("SRC");
         assert_eq!(globals.get("src", "row_count"), None);
+    }
+
+    #[test]
+    fn an_item_sees_what_is_outside_its_loop_and_keeps_its_own() {
+        let mut outer = Globals::new();
+        outer.set("a", "x", Value::from(1)).expect("set for the first time");
+        let outer = Arc::new(outer);
+        let mut item = Globals::within(outer.clone());
+        item.set("b", "x", Value::from(2)).expect("set for the first time");
+        assert_eq!((item.get("a", "x"), item.get("b", "x")), (Some(&Value::from(1)), Some(&Value::from(2))));
+        assert_eq!(Globals::within(outer).get("b", "x"), None);
     }
 
     #[test]

@@ -1,0 +1,304 @@
+//! Run folders: what is kept of each run, and what a resume starts from.
+//!
+//! `runs/<id>/` holds `run.json`, the log of events that everything else is made from; checkpoints; and the report. Who runs
+//! it holds a lock, so that nobody resumes or removes a run that lives.
+
+mod journal;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pype_core::run::log::{self, LogError, Record};
+
+pub use self::journal::{Journal, JournalWriter};
+
+const EVENTS: &str = "run.json";
+const LOCK: &str = ".lock";
+/// Where a run keeps rows.
+const CHECKPOINTS: &str = "checkpoints";
+
+/// Why a run folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunsError {
+    /// A file or folder cannot be read or written.
+    #[error("cannot {doing} `{}`: {source}", path.display())]
+    Io {
+        /// `read`, `write`, …
+        doing: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no run of that id.
+    #[error("there is no run `{id}` in `{}`", folder.display())]
+    NotThere {
+        /// What was asked for.
+        id: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// There is no run of that flow.
+    #[error("there is no run of `{flow}` in `{}`", folder.display())]
+    NoneOf {
+        /// The flow's name.
+        flow: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// Its process lives.
+    #[error("the run `{id}` is still running")]
+    Alive {
+        /// Which.
+        id: String,
+    },
+    /// Its log cannot be read.
+    #[error("`{}`: {problem}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: LogError,
+    },
+}
+
+/// A run's folder, held by this process.
+pub struct RunFolder {
+    /// The run's id, and the folder's name.
+    pub id: String,
+    path: PathBuf,
+    // Closing it frees the lock.
+    _lock: File,
+}
+
+/// A run's folder, read.
+pub struct PastRun {
+    /// The run's id.
+    pub id: String,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What happened in it.
+    pub records: Vec<Record>,
+    /// Whether its process lives.
+    pub alive: bool,
+}
+
+impl RunFolder {
+    /// A new folder in `runs`, with an empty log.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(runs: &Path, flow: &str) -> Result<Self, RunsError> {
+        fs::create_dir_all(runs).map_err(doing("make", runs))?;
+        let now = jiff::Zoned::now().strftime("%Y%m%dT%H%M%S").to_string();
+        let (id, path) = (0_u32..)
+            .find_map(|again| {
+                let id = if again == 0 { format!("{flow}-{now}") } else { format!("{flow}-{now}-{again}") };
+                let path = runs.join(&id);
+                match fs::create_dir(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                    made => Some(made.map(|()| (id, path.clone())).map_err(doing("make", &path))),
+                }
+            })
+            .expect("one of all numbers is free")?;
+        let lock = lock(&path, &id)?;
+        let events = path.join(EVENTS);
+        File::create_new(&events)
+            .and_then(|mut file| file.write_all(log::header().as_bytes()))
+            .map_err(doing("write", &events))?;
+        Ok(Self { id, path, _lock: lock })
+    }
+
+    /// The folder of run `id`, or of the last run of `flow`, and what happened in it. A torn last line is cut off.
+    ///
+    /// # Errors
+    /// There is none, its process lives, or its log is damaged.
+    pub fn resume(runs: &Path, id: Option<&str>, flow: &str) -> Result<(Self, Vec<Record>), RunsError> {
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => last_of(runs, flow)?,
+        };
+        let path = runs.join(&id);
+        if !path.join(EVENTS).is_file() {
+            return Err(RunsError::NotThere { id, folder: runs.to_owned() });
+        }
+        let lock = lock(&path, &id)?;
+        let (records, whole) = read(&path)?;
+        let events = path.join(EVENTS);
+        let mend = |file: &mut File| {
+            file.set_len(whole)?;
+            if whole == 0 { file.write_all(log::header().as_bytes()) } else { Ok(()) }
+        };
+        File::options().write(true).open(&events).and_then(|mut file| mend(&mut file)).map_err(doing("mend", &events))?;
+        Ok((Self { id, path, _lock: lock }, records))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its rows are kept.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn checkpoints(&self) -> Result<PathBuf, RunsError> {
+        let folder = self.path.join(CHECKPOINTS);
+        fs::create_dir_all(&folder).map_err(doing("make", &folder))?;
+        Ok(folder)
+    }
+
+    /// Begins to write events to the end of its log.
+    ///
+    /// # Errors
+    /// The log cannot be opened.
+    pub fn journal(&self) -> Result<(Journal, JournalWriter), RunsError> {
+        let events = self.path.join(EVENTS);
+        let file = File::options().append(true).open(&events);
+        file.and_then(Journal::start).map_err(doing("write", &events))
+    }
+}
+
+/// One run.
+///
+/// # Errors
+/// There is none of that id, or its log cannot be read.
+pub fn open(runs: &Path, id: &str) -> Result<PastRun, RunsError> {
+    let path = runs.join(id);
+    if !path.join(EVENTS).is_file() {
+        return Err(RunsError::NotThere { id: id.to_owned(), folder: runs.to_owned() });
+    }
+    let (records, _) = read(&path)?;
+    Ok(PastRun { id: id.to_owned(), alive: is_alive(&path), path, records })
+}
+
+/// The ids of all runs, the oldest first.
+///
+/// # Errors
+/// The folder cannot be read; that there is none is no error.
+pub fn ids(runs: &Path) -> Result<Vec<String>, RunsError> {
+    let entries = match fs::read_dir(runs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(doing("read", runs)(source)),
+    };
+    let mut found: Vec<(std::time::SystemTime, String)> = entries
+        .flatten()
+        .filter(|entry| entry.path().join(EVENTS).is_file())
+        .filter_map(|entry| {
+            let begun = fs::metadata(entry.path().join(LOCK)).and_then(|lock| lock.modified());
+            Some((begun.unwrap_or(std::time::UNIX_EPOCH), entry.file_name().into_string().ok()?))
+        })
+        .collect();
+    found.sort();
+    Ok(found.into_iter().map(|(_, id)| id).collect())
+}
+
+/// Removes a run's folder.
+///
+/// # Errors
+/// Its process lives, or it cannot be removed.
+pub fn remove(runs: &Path, id: &str) -> Result<(), RunsError> {
+    let path = runs.join(id);
+    let _lock = lock(&path, id)?;
+    fs::remove_dir_all(&path).map_err(doing("remove", &path))
+}
+
+/// Where the runs of what is at `document` are: in the project, the nearest folder upward with a registry; else beside it.
+#[must_use]
+pub fn folder_for(document: &Path) -> PathBuf {
+    let document = std::path::absolute(document).unwrap_or_else(|_| document.to_owned());
+    let beside = if document.is_dir() { document.as_path() } else { document.parent().unwrap_or(Path::new("/")) };
+    let project = beside.ancestors().find(|folder| folder.join("registry").join("modules.json").is_file());
+    project.unwrap_or(beside).join("runs")
+}
+
+fn last_of(runs: &Path, flow: &str) -> Result<String, RunsError> {
+    let is_of_flow = |id: &String| id.strip_prefix(flow).is_some_and(|rest| is_stamp(rest));
+    let last = ids(runs)?.into_iter().rfind(is_of_flow);
+    last.ok_or_else(|| RunsError::NoneOf { flow: flow.to_owned(), folder: runs.to_owned() })
+}
+
+/// What [`RunFolder::create`] puts behind the flow's name: `load` is not `load-daily`.
+fn is_stamp(rest: &str) -> bool {
+    rest.strip_prefix('-').is_some_and(|stamp| {
+        stamp.len() >= 15 && stamp.starts_with(|first: char| first.is_ascii_digit()) && stamp.as_bytes()[8] == b'T'
+    })
+}
+
+fn read(path: &Path) -> Result<(Vec<Record>, u64), RunsError> {
+    let events = path.join(EVENTS);
+    let bytes = fs::read(&events).map_err(doing("read", &events))?;
+    // What a crash has torn may end within a letter.
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let text = String::from_utf8_lossy(&bytes[..whole]);
+    let read = log::read(&text).map_err(|problem| RunsError::Log { path: events, problem })?;
+    Ok((read.records, whole as u64))
+}
+
+fn lock(path: &Path, id: &str) -> Result<File, RunsError> {
+    let at = path.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&at).map_err(doing("lock", &at))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunsError::Alive { id: id.to_owned() }),
+        // Without locks nobody can tell.
+        Err(TryLockError::Error(cause)) => {
+            tracing::debug!("{} has no locks: {cause}", path.display());
+            Ok(file)
+        }
+    }
+}
+
+fn is_alive(path: &Path) -> bool {
+    File::open(path.join(LOCK)).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn doing(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunsError {
+    let path = path.to_owned();
+    move |source| RunsError::Io { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_lives_is_neither_resumed_nor_removed() {
+        let runs = tempfile::tempdir().expect("a folder");
+        let first = RunFolder::create(runs.path(), "load").expect("made");
+        let second = RunFolder::create(runs.path(), "load").expect("made");
+        assert_ne!(first.id, second.id);
+        assert!(matches!(remove(runs.path(), &first.id), Err(RunsError::Alive { .. })));
+        assert!(open(runs.path(), &first.id).expect("readable").alive);
+        let id = first.id.clone();
+        drop(first);
+        assert!(!open(runs.path(), &id).expect("readable").alive);
+        RunFolder::resume(runs.path(), Some(&id), "load").expect("free");
+        remove(runs.path(), &id).expect("free");
+        assert_eq!(ids(runs.path()).expect("readable"), [second.id]);
+    }
+
+    #[test]
+    fn a_flow_is_not_taken_for_another_whose_name_begins_alike() {
+        let runs = tempfile::tempdir().expect("a folder");
+        let daily = RunFolder::create(runs.path(), "load-daily").expect("made");
+        assert!(matches!(RunFolder::resume(runs.path(), None, "load"), Err(RunsError::NoneOf { .. })));
+        drop(daily);
+        assert!(RunFolder::resume(runs.path(), None, "load-daily").is_ok());
+    }
+
+    #[test]
+    fn a_torn_line_is_cut_off() {
+        let runs = tempfile::tempdir().expect("a folder");
+        let run = RunFolder::create(runs.path(), "load").expect("made");
+        let events = run.path().join(EVENTS);
+        let whole = fs::read_to_string(&events).expect("readable");
+        fs::write(&events, whole.clone() + "{\"at_ms\":1,\"ev").expect("writable");
+        let id = run.id.clone();
+        drop(run);
+        RunFolder::resume(runs.path(), Some(&id), "load").expect("a torn line is no damage");
+        assert_eq!(fs::read_to_string(&events).expect("readable"), whole);
+    }
+}
