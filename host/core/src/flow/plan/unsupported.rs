@@ -4,12 +4,10 @@
 use crate::diagnostic::{Diagnostics, Span};
 use crate::document::Source;
 use crate::flow::spec::{Condition, Flow, Isolation, Module};
-use crate::template::name_span;
 
 pub(super) fn check(flow: &Flow, found: &mut Diagnostics) {
     for module in &flow.modules {
         misc(module, &flow.source, found);
-        names(module, &flow.source, found);
     }
     for edge in &flow.control_edges {
         if let Condition::Iterate { .. } = edge.valve.value.condition {
@@ -25,18 +23,6 @@ fn misc(module: &Module, source: &Source, found: &mut Diagnostics) {
     }
     if let Some(isolation) = misc.isolation.filter(|one| one.value == Isolation::Process) {
         refuse("`isolation: process`", isolation.span, source, found);
-    }
-}
-
-fn names(module: &Module, source: &Source, found: &mut Diagnostics) {
-    for (pointer, references) in &module.references {
-        let span = module.spans.value(pointer).unwrap_or(module.id.span);
-        let iter = references.iter.iter().map(|name| format!("iter.{name}"));
-        let secret = references.secret.iter().map(|name| format!("secret.{name}"));
-        for name in iter.chain(secret) {
-            let name = name.trim_end_matches('.').to_owned();
-            refuse(&format!("`{name}`"), name_span(source, span, &name), source, found);
-        }
     }
 }
 
