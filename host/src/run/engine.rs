@@ -55,7 +55,7 @@ impl Job {
 
     /// What templates and conditions may use.
     pub(super) fn scope<'a>(&'a self, globals: &'a Globals) -> Scope<'a> {
-        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok() }
+        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok(), iter: None, secret: &|_| None }
     }
 
     pub(super) fn failed(&self, node: Option<&NodeId>, error: Error) {

@@ -28,11 +28,8 @@ pub struct NodeFingerprint {
     pub module: String,
     /// The digest of its library.
     pub library: String,
-    /// The configs, filled in but for secrets: a digest.
+    /// The configs, filled in: a digest. Secrets enter it hashed with a key that stays on this machine.
     pub configs: String,
-    /// The secrets among them, hashed with a key that stays on this machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secrets: Option<String>,
     /// What it reads; absent if it did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<ResourceState>>,
@@ -89,9 +86,6 @@ impl NodeFingerprint {
         if self.configs != now.configs {
             return Some("its configs have changed".to_owned());
         }
-        if self.secrets != now.secrets {
-            return Some("its secrets have changed, or were hashed on another machine".to_owned());
-        }
         match (&self.inputs, &now.inputs) {
             (Some(before), Some(now)) => {
                 if let Some(why) = changed("input", before, now) {
@@ -134,7 +128,6 @@ mod tests {
             module: "csv_source".into(),
             library: "aa".into(),
             configs: "bb".into(),
-            secrets: None,
             inputs: Some(vec![file("a.csv", 1)]),
             outputs: None,
             is_source: true,

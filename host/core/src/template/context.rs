@@ -128,13 +128,9 @@ impl Context {
     /// The value of a dotted name, without `context.` before it.
     #[must_use]
     pub fn get(&self, dotted: &str) -> Option<&Value> {
-        let mut parts = dotted.split('.');
-        let first = self.0.get(parts.next()?)?;
-        parts.try_fold(first, |value, part| match value {
-            Value::Object(map) => map.get(part),
-            Value::Array(items) => part.parse::<usize>().ok().and_then(|index| items.get(index)),
-            _ => None,
-        })
+        let (first, rest) = dotted.split_once('.').map_or((dotted, None), |(first, rest)| (first, Some(rest)));
+        let first = self.0.get(first)?;
+        rest.map_or(Some(first), |rest| member(first, rest))
     }
 
     /// All values.
@@ -148,6 +144,15 @@ impl From<Map<String, Value>> for Context {
     fn from(values: Map<String, Value>) -> Self {
         Context(values)
     }
+}
+
+/// The value of a dotted name below `value`.
+pub(super) fn member<'v>(value: &'v Value, dotted: &str) -> Option<&'v Value> {
+    dotted.split('.').try_fold(value, |value, part| match value {
+        Value::Object(map) => map.get(part),
+        Value::Array(items) => part.parse::<usize>().ok().and_then(|index| items.get(index)),
+        _ => None,
+    })
 }
 
 /// The byte offset of a 1-based line and 1-based byte column, as `serde_json` counts.

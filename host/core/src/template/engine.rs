@@ -1,6 +1,7 @@
 //! The minijinja environment, and what a leaf is to it.
 
 use std::io;
+use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, escape_formatter};
@@ -23,11 +24,11 @@ pub(super) enum Leaf<'a> {
 
 impl<'a> Leaf<'a> {
     /// The template in a text; `None` if there is none, and the text stands for itself.
-    pub(super) fn of(text: &'a str, environment: &Environment<'static>) -> Option<Leaf<'a>> {
+    pub(super) fn of(text: &'a str) -> Option<Leaf<'a>> {
         if !text.contains("{{") && !text.contains("{%") {
             return None;
         }
-        let sole = sole_expression(text).filter(|inner| environment.compile_expression_owned(*inner).is_ok());
+        let sole = sole_expression(text).filter(|inner| ENVIRONMENT.compile_expression_owned(*inner).is_ok());
         Some(sole.map_or(Leaf::Text(text), Leaf::Expression))
     }
 }
@@ -40,9 +41,18 @@ fn sole_expression(text: &str) -> Option<&str> {
     Some(inner.strip_suffix(['-', '+']).unwrap_or(inner))
 }
 
+/// Does a template bring a default of its own, or ask whether a name is there? Then only filling it in can tell whether
+/// a name that is missing matters.
+pub(super) fn is_lenient(text: &str) -> bool {
+    text.contains("default") || text.contains("defined")
+}
+
+/// What every template is filled in by. Without templates nobody makes it.
+pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
 /// A missing name is an error, and so is `null` in a text; text keeps its last newline, nothing is escaped for HTML; no
 /// template runs for ever.
-pub(super) fn environment() -> Environment<'static> {
+fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -61,15 +71,11 @@ fn keep_trailing_newline() -> SyntaxConfig {
 }
 
 /// Evaluates a leaf. `names` answers for its free names.
-pub(super) fn evaluate(
-    environment: &Environment<'static>,
-    leaf: Leaf<'_>,
-    names: Value,
-) -> Result<serde_json::Value, Error> {
+pub(super) fn evaluate(leaf: Leaf<'_>, names: Value) -> Result<serde_json::Value, Error> {
     match leaf {
-        Leaf::Text(text) => text_of(environment, text, names).map(serde_json::Value::String),
+        Leaf::Text(text) => text_of(text, names).map(serde_json::Value::String),
         Leaf::Expression(text) => {
-            let value = environment.compile_expression_owned(text)?.eval(names)?;
+            let value = ENVIRONMENT.compile_expression_owned(text)?.eval(names)?;
             check_config(&value)?;
             if value.as_str().is_some_and(|text| text.len() > MAX_TEXT_BYTES) {
                 return Err(too_long());
@@ -81,14 +87,19 @@ pub(super) fn evaluate(
     }
 }
 
-fn text_of(environment: &Environment<'static>, template: &str, names: Value) -> Result<String, Error> {
+fn text_of(template: &str, names: Value) -> Result<String, Error> {
     let mut text = Bounded::default();
-    let rendered = environment.template_from_str(template)?.render_captured_to(names, &mut text).map(drop);
+    let rendered = ENVIRONMENT.template_from_str(template)?.render_captured_to(names, &mut text).map(drop);
     if text.overflown {
         return Err(too_long());
     }
     rendered?;
     Ok(String::from_utf8(text.bytes).expect("a template writes whole characters"))
+}
+
+/// Plain data as a template sees it.
+pub(super) fn to_template(value: impl serde::Serialize) -> Value {
+    Value::from(minijinja::value::Serde(value))
 }
 
 fn too_long() -> Error {
@@ -123,8 +134,7 @@ mod tests {
 
     #[test]
     fn a_leaf_is_one_expression_or_a_text() {
-        let environment = environment();
-        let leaf = |text| Leaf::of(text, &environment);
+        let leaf = Leaf::of;
         assert_eq!(leaf("plain { text }"), None);
         assert_eq!(leaf("{{ a.b }}"), Some(Leaf::Expression(" a.b ")));
         assert_eq!(leaf("{{- a -}}"), Some(Leaf::Expression(" a ")));

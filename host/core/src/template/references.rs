@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Error, ErrorKind};
 
-use super::engine::{Leaf, MAX_STEPS, environment};
+use super::engine::{ENVIRONMENT, Leaf, MAX_STEPS};
 use super::globals::split_global;
+use super::iteration::depth;
 use crate::diagnostic::Span;
 use crate::document::Source;
+use crate::suggest;
 
 /// The free names of one template, sorted by whom they are asked of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct References {
     pub context: BTreeSet<String>,
     /// `env.*`.
     pub env: BTreeSet<String>,
-    /// `iter.*`.
+    /// `iter.*`: `item`, `outer.index`; which loops there must be, [`References::loops`] says.
     pub iter: BTreeSet<String>,
     /// `secret.*`.
     pub secret: BTreeSet<String>,
@@ -32,9 +34,8 @@ impl References {
     /// # Errors
     /// If the template is malformed: what is wrong, in words.
     pub fn of_text(text: &str) -> Result<References, String> {
-        let environment = environment();
-        let Some(leaf) = Leaf::of(text, &environment) else { return Ok(References::default()) };
-        References::of(&environment, leaf).map_err(|error| words(&error))
+        let Some(leaf) = Leaf::of(text) else { return Ok(References::default()) };
+        References::of(leaf).map_err(|error| words(&error))
     }
 
     /// The names that a bare expression uses.
@@ -42,15 +43,15 @@ impl References {
     /// # Errors
     /// If the expression is malformed: what is wrong, in words.
     pub fn of_expression(text: &str) -> Result<References, String> {
-        References::of(&environment(), Leaf::Expression(text)).map_err(|error| words(&error))
+        References::of(Leaf::Expression(text)).map_err(|error| words(&error))
     }
 
-    pub(super) fn of(environment: &Environment<'static>, leaf: Leaf<'_>) -> Result<References, Error> {
+    pub(super) fn of(leaf: Leaf<'_>) -> Result<References, Error> {
         let names = match leaf {
-            Leaf::Expression(text) => environment.compile_expression_owned(text)?.undeclared_variables(true),
-            Leaf::Text(text) => environment.template_from_str(text)?.undeclared_variables(true),
+            Leaf::Expression(text) => ENVIRONMENT.compile_expression_owned(text)?.undeclared_variables(true),
+            Leaf::Text(text) => ENVIRONMENT.template_from_str(text)?.undeclared_variables(true),
         };
-        let builtin: BTreeSet<&str> = environment.globals().map(|(name, _)| name).collect();
+        let builtin: BTreeSet<&str> = ENVIRONMENT.globals().map(|(name, _)| name).collect();
         let mut references = References::default();
         for name in names {
             if !builtin.contains(name.as_str()) {
@@ -65,6 +66,26 @@ impl References {
     pub fn need_the_run(&self) -> bool {
         let sets = [&self.env, &self.iter, &self.secret, &self.globals];
         sets.iter().any(|set| !set.is_empty())
+    }
+
+    /// How many loops, one in the other, must be around a module for all names to be there.
+    #[must_use]
+    pub fn loops(&self) -> usize {
+        self.iter.iter().filter_map(|name| depth(name)).max().unwrap_or(0)
+    }
+
+    /// The names that nothing can stand for.
+    pub(super) fn misnamed(&self) -> Vec<Misnamed> {
+        let env = self
+            .env
+            .contains("")
+            .then(|| Misnamed::unnamed("unnamed-env", "env", "the environment is only asked by name", "env.NAME"));
+        let secret = self.secret.contains("").then(|| {
+            Misnamed::unnamed("unnamed-secret", "secret", "secrets are only asked by name", "secret.path.key")
+        });
+        let iter = self.iter.iter().filter(|name| depth(name).is_none()).map(|name| Misnamed::no_iteration(name));
+        let unknown = self.unknown.iter().map(|name| Misnamed::unknown(name));
+        env.into_iter().chain(secret).chain(iter).chain(unknown).collect()
     }
 
     fn sort_in(&mut self, name: &str) {
@@ -84,6 +105,42 @@ impl References {
             }
         };
         set.insert(rest.to_owned());
+    }
+}
+
+/// A name that no template may use.
+pub(super) struct Misnamed {
+    pub(super) code: &'static str,
+    /// As it stands in the template.
+    pub(super) name: String,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl Misnamed {
+    fn unnamed(code: &'static str, space: &str, message: &str, form: &str) -> Misnamed {
+        Misnamed { code, name: space.to_owned(), message: message.to_owned(), help: format!("write `{form}`") }
+    }
+
+    fn no_iteration(name: &str) -> Misnamed {
+        let name = if name.is_empty() { "iter".to_owned() } else { format!("iter.{name}") };
+        Misnamed {
+            code: "unknown-name",
+            message: format!("`{name}` is not a name that templates know"),
+            help: "a loop has `iter.item` and `iter.index`, the one around it `iter.outer.item` and \
+                   `iter.outer.index`"
+                .to_owned(),
+            name,
+        }
+    }
+
+    fn unknown(name: &str) -> Misnamed {
+        let help = suggest::nearest(name, ["context", "env", "iter", "secret"]).map_or_else(
+            || format!("write `context.{name}`, `env.{name}`, or a global `moduleid__{name}`"),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let message = format!("`{name}` is not a name that templates know");
+        Misnamed { code: "unknown-name", name: name.to_owned(), message, help }
     }
 }
 

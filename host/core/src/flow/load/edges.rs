@@ -4,7 +4,8 @@ use super::fields::{Fields, list};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Node, Source, Spanned};
 use crate::flow::edge::{control_edge, data_edge};
-use crate::flow::spec::{ControlEdge, DataEdge};
+use crate::flow::spec::{Condition, ControlEdge, DataEdge};
+use crate::template::{Context, check_condition};
 
 /// The edges of a document, as far as they can be read.
 pub(super) struct Edges {
@@ -22,7 +23,7 @@ impl Default for Edges {
 }
 
 /// Reads both kinds.
-pub(super) fn connections(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Edges {
+pub(super) fn connections(source: &Source, node: &Spanned<Node>, context: &Context, found: &mut Diagnostics) -> Edges {
     let Some(mut fields) = Fields::of(source, node, "`connections`", found) else {
         return Edges { complete: false, ..Edges::default() };
     };
@@ -32,6 +33,11 @@ pub(super) fn connections(source: &Source, node: &Spanned<Node>, found: &mut Dia
     let mut complete = true;
     let data = all(source, data, "data", data_edge, &mut complete, found);
     let control = all(source, control, "control", control_edge, &mut complete, found);
+    for ControlEdge { valve, .. } in &control {
+        if let Condition::When(expression) = &valve.value.condition {
+            found.append(check_condition(expression, valve.span, context, source));
+        }
+    }
     Edges { data, control, complete }
 }
 

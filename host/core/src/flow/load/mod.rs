@@ -50,7 +50,7 @@ fn document(
     let meta = meta.and_then(|node| self::meta(source, node, found)).unwrap_or_else(stand_in);
     let settings = settings.map_or_else(Settings::default, |node| self::settings(source, node, found));
     let modules = modules.and_then(|node| modules::modules(source, node, catalog, context, found));
-    let edges = connections.map_or_else(Edges::default, |node| edges::connections(source, node, found));
+    let edges = connections.map_or_else(Edges::default, |node| edges::connections(source, node, context, found));
     Some(Flow {
         meta,
         settings,
