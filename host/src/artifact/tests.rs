@@ -5,7 +5,8 @@ use super::*;
 
 fn table(rows: i64) -> DataFrame {
     let numbers = Series::new("n".into(), (0..rows).collect::<Vec<_>>());
-    let texts = Series::new("t".into(), (0..rows).map(|row| (row % 3 > 0).then(|| row.to_string())).collect::<Vec<_>>());
+    let texts =
+        Series::new("t".into(), (0..rows).map(|row| (row % 3 > 0).then(|| row.to_string())).collect::<Vec<_>>());
     DataFrame::new(rows.unsigned_abs() as usize, vec![numbers.into_column(), texts.into_column()]).expect("a table")
 }
 

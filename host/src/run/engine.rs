@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pype_core::flow::plan::{Plan, SubFlowId};
-use pype_core::flow::spec::ExecutionMode;
+use pype_core::catalog::ModuleKind;
+use pype_core::flow::plan::{Plan, SubFlow, SubFlowId};
 use pype_core::name::NodeId;
 use pype_core::run::event::{ItemPath, NodeInfo, RunEvent, SubFlowInfo};
+use pype_core::run::previous::Previous;
 use pype_core::run::scheduler::{Command, EndState, Event, Outcome, Scheduler};
 use pype_core::template::{Context, Globals, Scope, condition};
 use pype_plugin::Error;
@@ -18,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
+use super::turn::Turn;
+use super::{loops, resume};
 use crate::loader::{LoadError, Loader};
 use crate::prepare::LibraryFile;
 
@@ -40,8 +44,18 @@ pub struct Job {
     pub folder: PathBuf,
     /// For files that nobody needs afterwards.
     pub temp_dir: PathBuf,
+    /// What is kept of it, below.
+    pub run_folder: PathBuf,
+    /// Where it keeps rows.
+    pub checkpoints: PathBuf,
+    /// 1 at first, one more with each resume.
+    pub session: u32,
+    /// What earlier sessions have completed.
+    pub previous: Previous,
     /// Each module's library, loaded.
     pub libraries: BTreeMap<NodeId, Library>,
+    /// The digest of each module's library.
+    pub digests: BTreeMap<NodeId, String>,
     /// What it may use.
     pub limits: Limits,
     /// What its nodes share.
@@ -49,20 +63,17 @@ pub struct Job {
 }
 
 impl Job {
-    pub(super) fn is_eager(&self) -> bool {
-        self.plan.settings.execution_mode == ExecutionMode::Eager
-    }
-
     /// What templates and conditions may use.
-    pub(super) fn scope<'a>(&'a self, globals: &'a Globals) -> Scope<'a> {
-        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok(), iter: None, secret: &|_| None }
+    pub(super) fn scope<'a>(&'a self, turn: &'a Turn, globals: &'a Globals) -> Scope<'a> {
+        let iter = turn.iteration.as_deref();
+        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok(), iter, secret: &|_| None }
     }
 
-    pub(super) fn failed(&self, node: Option<&NodeId>, error: Error) {
+    pub(super) fn failed(&self, node: Option<&NodeId>, item: &ItemPath, error: Error) {
         match node {
             Some(node) => {
                 let error = serde_json::to_value(&error).expect("an error is plain data");
-                self.shared.tell(RunEvent::NodeFailed { node: node.clone(), item: ItemPath::default(), error });
+                self.shared.tell(RunEvent::NodeFailed { node: node.clone(), item: item.clone(), error });
             }
             None => tracing::error!("{error}"),
         }
@@ -96,25 +107,47 @@ pub fn load_libraries(
 pub async fn run(job: Arc<Job>, interrupt: CancellationToken) -> Outcome {
     let started = Instant::now();
     job.shared.tell(announce(&job));
-    let mut engine = Engine {
-        scheduler: Scheduler::new(&job.plan),
-        job: job.clone(),
-        running: JoinSet::new(),
-        tokens: BTreeMap::new(),
-        seconds: BTreeMap::new(),
-        told: BTreeSet::new(),
+    let mut engine = Engine::new(job.clone(), Arc::default(), Scheduler::new(&job.plan, None));
+    let time = Duration::from_secs(job.plan.settings.timeout_s);
+    let journal = job.shared.journal().clone();
+    let stop = async move {
+        tokio::select! {
+            () = interrupt.cancelled() => Event::Interrupted,
+            // Without its log a run could not be resumed.
+            () = journal.lost() => Event::Interrupted,
+            () = tokio::time::sleep(time) => Event::TimedOut,
+        }
     };
-    engine.drive(interrupt).await;
-    let outcome = engine.scheduler.outcome();
-    engine.tell_others(outcome.clone());
+    engine.drive(stop).await;
+    let mut outcome = engine.finish();
+    outcome.handled_within_a_loop = job.shared.handled_within_a_loop();
     let seconds = started.elapsed().as_secs_f64();
     job.shared.tell(RunEvent::RunFinished { verdict: outcome.verdict(), seconds });
     outcome
 }
 
+/// Runs what is within a loop for one item.
+pub(super) fn run_turn(
+    job: Arc<Job>,
+    turn: Arc<Turn>,
+    scheduler: Scheduler,
+    cancel: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+    // Loops hold loops: without the box the future would hold itself.
+    Box::pin(async move {
+        let mut engine = Engine::new(job, turn, scheduler);
+        let stop = async move {
+            cancel.cancelled().await;
+            Event::Interrupted
+        };
+        engine.drive(stop).await;
+        engine.finish()
+    })
+}
+
 /// What a task of the engine has done.
 enum Done {
-    /// It ran a sub flow.
+    /// It ran a sub flow, or used again what it gave.
     Ran { id: SubFlowId, end: End, seconds: f64 },
     /// It waited until the next attempt of a sub flow is due.
     Waited(SubFlowId),
@@ -123,6 +156,7 @@ enum Done {
 struct Engine {
     scheduler: Scheduler,
     job: Arc<Job>,
+    turn: Arc<Turn>,
     running: JoinSet<Done>,
     tokens: BTreeMap<SubFlowId, CancellationToken>,
     // How long the last attempt of each took.
@@ -131,9 +165,20 @@ struct Engine {
 }
 
 impl Engine {
-    async fn drive(&mut self, interrupt: CancellationToken) {
-        let time_up = tokio::time::sleep(Duration::from_secs(self.job.plan.settings.timeout_s));
-        tokio::pin!(time_up);
+    fn new(job: Arc<Job>, turn: Arc<Turn>, scheduler: Scheduler) -> Self {
+        Self {
+            scheduler,
+            job,
+            turn,
+            running: JoinSet::new(),
+            tokens: BTreeMap::new(),
+            seconds: BTreeMap::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    async fn drive(&mut self, stop: impl Future<Output = Event>) {
+        tokio::pin!(stop);
         let mut stopping = false;
         let mut commands = self.scheduler.start();
         while !self.carry_out(commands) {
@@ -144,16 +189,23 @@ impl Engine {
                         Done::Waited(id) => self.scheduler.handle(Event::Due(id)),
                     }
                 }
-                () = interrupt.cancelled(), if !stopping => {
+                event = &mut stop, if !stopping => {
                     stopping = true;
-                    self.scheduler.handle(Event::Interrupted)
-                }
-                () = &mut time_up, if !stopping => {
-                    stopping = true;
-                    self.scheduler.handle(Event::TimedOut)
+                    self.scheduler.handle(event)
                 }
             };
         }
+    }
+
+    /// How it ended; tells of those that did not run, or were stopped.
+    fn finish(&mut self) -> Outcome {
+        let outcome = self.scheduler.outcome();
+        for ended in &outcome.sub_flows {
+            if !self.told.contains(&ended.id) {
+                self.tell_end(ended.id, ended.state, ended.reason.clone());
+            }
+        }
+        outcome
     }
 
     /// True when the run is over.
@@ -177,17 +229,12 @@ impl Engine {
     }
 
     fn start(&mut self, id: SubFlowId, attempt: u32) {
-        let sub_flow = self.job.plan.sub_flow(id).clone();
-        if attempt > 1 {
-            sub_flow.nodes.iter().for_each(|node| self.job.shared.forget_globals(node));
-        }
         let cancel = CancellationToken::new();
         self.tokens.insert(id, cancel.clone());
-        let job = self.job.clone();
+        let (job, turn) = (self.job.clone(), self.turn.clone());
         self.running.spawn(async move {
             let started = Instant::now();
-            job.shared.tell(RunEvent::SubFlowStarted { sub_flow: id, item: ItemPath::default(), attempt });
-            let end = sub_flow::run(job, sub_flow, cancel).await;
+            let end = carry(&job, &turn, id, attempt, cancel).await;
             Done::Ran { id, end, seconds: started.elapsed().as_secs_f64() }
         });
     }
@@ -195,16 +242,20 @@ impl Engine {
     fn ended(&mut self, id: SubFlowId, end: End, seconds: f64) -> Vec<Command> {
         self.seconds.insert(id, seconds);
         match end {
-            End::Succeeded => {
-                self.tell_end(id, EndState::Success, None);
+            End::Succeeded { told } => {
+                match told {
+                    true => self.told.insert(id),
+                    false => self.tell_end(id, EndState::Success, None),
+                };
                 let conditions = self.scheduler.conditions(id).map(|expression| self.is_true(expression)).collect();
                 self.scheduler.handle(Event::Succeeded { sub_flow: id, conditions })
             }
-            End::Failed { retryable } => {
+            End::Failed { retryable, reason } => {
                 let commands = self.scheduler.handle(Event::Failed { sub_flow: id, retryable });
                 let again = |command: &Command| matches!(command, Command::Wait { sub_flow, .. } if *sub_flow == id);
                 if !commands.iter().any(again) {
-                    let (state, reason) = self.scheduler.end_of(id);
+                    let state = self.scheduler.ended(id).unwrap_or(EndState::Failed);
+                    let reason = self.scheduler.reason(id).map(str::to_owned).or(reason);
                     self.tell_end(id, state, reason);
                 }
                 commands
@@ -216,31 +267,89 @@ impl Engine {
 
     /// Evaluates the condition of an edge.
     fn is_true(&self, expression: &str) -> Result<bool, String> {
-        let globals = self.job.shared.globals();
-        condition(expression, &self.job.scope(&globals))
+        let globals = self.turn.globals();
+        condition(expression, &self.job.scope(&self.turn, &globals))
     }
 
-    /// Tells of those that did not run, or were stopped.
-    fn tell_others(&mut self, outcome: Outcome) {
-        for ended in outcome.sub_flows {
-            if !self.told.contains(&ended.id) {
-                self.tell_end(ended.id, ended.state, ended.reason);
-            }
-        }
-    }
-
-    fn tell_end(&mut self, id: SubFlowId, state: EndState, reason: Option<String>) {
-        self.told.insert(id);
+    /// Tells how a sub flow has ended, unless that was done; true if it was not.
+    fn tell_end(&mut self, id: SubFlowId, state: EndState, reason: Option<String>) -> bool {
         let seconds = self.seconds.get(&id).copied().unwrap_or_default();
         self.job.shared.tell(RunEvent::SubFlowFinished {
             sub_flow: id,
-            item: ItemPath::default(),
+            item: self.turn.path.clone(),
             state,
             reused: false,
             reason,
             seconds,
             fingerprint: None,
         });
+        self.told.insert(id)
+    }
+}
+
+/// Runs a sub flow or loop, or uses again what an earlier session made of the same.
+async fn carry(job: &Arc<Job>, turn: &Arc<Turn>, id: SubFlowId, attempt: u32, cancel: CancellationToken) -> End {
+    let sub_flow = job.plan.sub_flow(id);
+    let begins = || RunEvent::SubFlowStarted { sub_flow: id, item: turn.path.clone(), attempt };
+    if let Some(iterate) = &sub_flow.iterate {
+        job.shared.tell(begins());
+        return loops::run(job, turn, sub_flow, iterate, cancel).await;
+    }
+    let started = Instant::now();
+    let succeeded = |reused, reason, fingerprint| RunEvent::SubFlowFinished {
+        sub_flow: id,
+        item: turn.path.clone(),
+        state: EndState::Success,
+        reused,
+        reason,
+        seconds: started.elapsed().as_secs_f64(),
+        fingerprint,
+    };
+    // What goes wrong here goes wrong again where it is told.
+    let made_from = resume::fingerprint(job, turn, sub_flow).await.ok();
+    let mut reason = None;
+    if let Some(made_from) = made_from.as_ref().filter(|_| attempt == 1 && job.session > 1) {
+        reason = resume::use_again(job, turn, sub_flow, made_from);
+        if reason.is_none() {
+            job.shared.tell(succeeded(true, None, Some(made_from.clone())));
+            return End::Succeeded { told: true };
+        }
+    }
+    turn.note_run(id);
+    if attempt > 1 {
+        sub_flow.nodes.iter().for_each(|node| turn.forget(node));
+    }
+    job.shared.tell(begins());
+    let end = sub_flow::run(job, turn, sub_flow, cancel).await;
+    if !matches!(end, End::Succeeded { .. }) {
+        return end;
+    }
+    let fingerprint = match made_from {
+        Some(made_from) => resume::with_outputs(job, turn, made_from).await.ok(),
+        None => None,
+    };
+    job.shared.tell(succeeded(false, reason, fingerprint));
+    match leaves_something(job, sub_flow) {
+        true => written_down(job, sub_flow).await,
+        false => End::Succeeded { told: true },
+    }
+}
+
+/// Whether a sub flow has made something durable, so that its end must be too.
+fn leaves_something(job: &Job, sub_flow: &SubFlow) -> bool {
+    sub_flow.nodes.iter().any(|id| {
+        let node = job.plan.node(id);
+        node.checkpoint || node.entry.kind == ModuleKind::Sink || job.plan.loops_over(id).next().is_some()
+    })
+}
+
+async fn written_down(job: &Job, sub_flow: &SubFlow) -> End {
+    match job.shared.journal().settled().await {
+        Ok(()) => End::Succeeded { told: true },
+        Err(why) => {
+            tracing::error!("`{}` has ended well, but that could not be written down: {why}", sub_flow.name());
+            End::Failed { retryable: false, reason: Some("its end could not be written down".to_owned()) }
+        }
     }
 }
 
@@ -254,14 +363,14 @@ fn announce(job: &Job) -> RunEvent {
         id: s.id,
         name: s.name().to_string(),
         nodes: nodes(&s.nodes),
-        within: None,
-        is_loop: false,
+        within: s.within,
+        is_loop: s.iterate.is_some(),
     });
     RunEvent::RunStarted {
         run_id: job.run_id.clone(),
         flow: job.plan.name.clone(),
         version: Some(job.plan.version.clone()),
-        session: 1,
+        session: job.session,
         sub_flows: sub_flows.collect(),
     }
 }

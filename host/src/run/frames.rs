@@ -2,14 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pype_core::flow::plan::{DataEdge, Plan};
+use pype_core::flow::plan::{DataEdge, Endpoint, Plan, SubFlow};
 use pype_core::name::NodeId;
-use pype_plugin::{Error, ErrorKind, Frame, Result, SharedBatches};
+use pype_core::run::event::{RunEvent, StoredFor};
+use pype_plugin::{Error, ErrorKind, Frame, Result};
+use serde_json::Value;
+
+use super::engine::Job;
+use super::turn::Turn;
+use crate::artifact::{self, Kept, ParquetRows};
 
 /// The frames that wait for nodes which have not started yet.
 pub(super) struct Frames<'a> {
+    job: &'a Job,
+    turn: &'a Turn,
     plan: &'a Plan,
-    eager: bool,
     // By reader, then by the edge's place in the flow.
     waiting: BTreeMap<NodeId, BTreeMap<usize, (String, Frame)>>,
 }
@@ -21,8 +28,22 @@ pub(super) struct PortRows {
 }
 
 impl<'a> Frames<'a> {
-    pub(super) fn new(plan: &'a Plan, eager: bool) -> Self {
-        Self { plan, eager, waiting: BTreeMap::new() }
+    /// What other sub flows have kept for `sub_flow` waits already.
+    ///
+    /// # Errors
+    /// Something is missing.
+    pub(super) fn new(job: &'a Job, turn: &'a Turn, sub_flow: &SubFlow) -> Result<Self> {
+        let mut frames = Self { job, turn, plan: &job.plan, waiting: BTreeMap::new() };
+        for reader in &sub_flow.nodes {
+            let kept =
+                job.plan.numbered_inputs_of(reader).filter(|(_, edge)| job.plan.node(&edge.from.node).checkpoint);
+            for (at, edge) in kept {
+                let rows = turn.kept(&edge.from).ok_or_else(|| not_kept(&edge.from))?;
+                let inbox = frames.waiting.entry(reader.clone()).or_default();
+                inbox.insert(at, (edge.to.port.as_str().to_owned(), rows.frame()));
+            }
+        }
+        Ok(frames)
     }
 
     /// What arrived for `node`, in the order of the flow's edges.
@@ -32,15 +53,21 @@ impl<'a> Frames<'a> {
 
     /// Passes the outputs of `node` on to those who read them.
     pub(super) async fn give(&mut self, node: &NodeId, outputs: Vec<(String, Frame)>) -> Result<Vec<PortRows>> {
-        let mut rows = Vec::new();
         let mut given = self.by_port(node, outputs)?;
+        if self.plan.node(node).checkpoint {
+            return self.keep_all(node, given).await;
+        }
+        let mut rows = Vec::new();
+        let items = self.iterate(node, &mut given).await?;
         let mut ports: BTreeMap<&str, Vec<(usize, &DataEdge)>> = BTreeMap::new();
         for (at, edge) in self.plan.numbered_outputs_of(node) {
             ports.entry(edge.from.port.as_str()).or_default().push((at, edge));
         }
         for (port, readers) in ports {
-            let frame = given.remove(port).ok_or_else(|| no_output(port))?;
-            let (copies, counted) = self.copies(frame, &readers).await?;
+            let (copies, counted) = match items.get(port) {
+                Some(kept) => (readers.iter().map(|_| kept.frame()).collect(), Some(kept.rows())),
+                None => self.copies(given.remove(port).ok_or_else(|| no_output(port))?, &readers).await?,
+            };
             rows.push(PortRows { port: port.to_owned(), rows: counted });
             for ((at, edge), frame) in readers.into_iter().zip(copies) {
                 let inbox = self.waiting.entry(edge.to.node.clone()).or_default();
@@ -48,6 +75,87 @@ impl<'a> Frames<'a> {
             }
         }
         Ok(rows)
+    }
+
+    /// Writes every output to a checkpoint.
+    async fn keep_all(&self, node: &NodeId, given: BTreeMap<String, Frame>) -> Result<Vec<PortRows>> {
+        let read = self.plan.outputs_of(node).map(|edge| edge.from.port.as_str());
+        let over = self.plan.loops_over(node).map(|iterate| iterate.over.as_str());
+        let entry = &self.plan.node(node).entry;
+        let needed: BTreeSet<&str> = read.chain(over.filter(|over| entry.output_port(over).is_some())).collect();
+        if let Some(missing) = needed.into_iter().find(|port| !given.contains_key(*port)) {
+            return Err(no_output(missing));
+        }
+        let mut rows = Vec::new();
+        for (port, frame) in given {
+            let kept = self.checkpoint(node, &port, frame).await?;
+            if self.plan.loops_over(node).any(|iterate| iterate.over == port) {
+                self.store_items(node, &port, artifact::items_of(kept.frame()).await?)?;
+            }
+            rows.push(PortRows { port, rows: Some(kept.rows()) });
+        }
+        self.store_lists(node)?;
+        Ok(rows)
+    }
+
+    async fn checkpoint(&self, node: &NodeId, port: &str, frame: Frame) -> Result<Kept> {
+        let name = format!("{}.{port}.parquet", self.turn.path.name(node.as_str()));
+        let path = self.job.checkpoints.join(&name);
+        let stored = artifact::store(frame, &path).await?;
+        self.tell_stored(node, port, StoredFor::Checkpoint, &name, stored.rows, stored.bytes);
+        let kept = Kept::File(ParquetRows::open(&path)?);
+        let port = port.parse().map_err(|_| plugin_fault("bad-port", format!("`{port}` is no name of a port")))?;
+        self.turn.keep(Endpoint { node: node.clone(), port }, kept.clone());
+        Ok(kept)
+    }
+
+    /// Keeps the items that loops go over. Rows that others read too stay.
+    async fn iterate(&self, node: &NodeId, given: &mut BTreeMap<String, Frame>) -> Result<BTreeMap<String, Kept>> {
+        let mut items = BTreeMap::new();
+        for iterate in self.plan.loops_over(node) {
+            let port = &iterate.over;
+            if self.plan.node(node).entry.output_port(port).is_none() || items.contains_key(port) {
+                continue;
+            }
+            let frame = given.remove(port).ok_or_else(|| no_output(port))?;
+            let kept = self.job.shared.hold(frame).await?;
+            self.store_items(node, port, artifact::items_of(kept.frame()).await?)?;
+            items.insert(port.clone(), kept);
+        }
+        self.store_lists(node)?;
+        Ok(items)
+    }
+
+    /// Lists that the module has announced.
+    fn store_lists(&self, node: &NodeId) -> Result<()> {
+        let entry = &self.plan.node(node).entry;
+        let lists: BTreeSet<&str> = self.plan.loops_over(node).map(|iterate| iterate.over.as_str()).collect();
+        for list in lists.into_iter().filter(|list| entry.output_port(list).is_none()) {
+            // One that is missing is told by the loop.
+            if let Some(items) = self.turn.list(node, list) {
+                self.write_items(node, list, &items)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store_items(&self, node: &NodeId, over: &str, items: Vec<Value>) -> Result<()> {
+        self.write_items(node, over, &items)?;
+        self.turn.set_list(node, over, items);
+        Ok(())
+    }
+
+    fn write_items(&self, node: &NodeId, over: &str, items: &[Value]) -> Result<()> {
+        let name = format!("{}.{over}.items.ndjson", self.turn.path.name(node.as_str()));
+        let bytes = artifact::write_items(items, &self.job.checkpoints.join(&name))?;
+        self.tell_stored(node, over, StoredFor::Items, &name, items.len() as u64, bytes);
+        Ok(())
+    }
+
+    fn tell_stored(&self, node: &NodeId, port: &str, purpose: StoredFor, name: &str, rows: u64, bytes: u64) {
+        let (node, item, port) = (node.clone(), self.turn.path.clone(), port.to_owned());
+        let path = format!("checkpoints/{name}");
+        self.job.shared.tell(RunEvent::Stored { node, item, port, purpose, path, rows, bytes });
     }
 
     fn by_port(&self, node: &NodeId, outputs: Vec<(String, Frame)>) -> Result<BTreeMap<String, Frame>> {
@@ -72,16 +180,16 @@ impl<'a> Frames<'a> {
 
     /// As many frames as there are readers, and the row count if it became known.
     async fn copies(&self, frame: Frame, readers: &[(usize, &DataEdge)]) -> Result<(Vec<Frame>, Option<u64>)> {
-        if !self.eager && !self.parts(readers) {
+        if !self.plan.is_eager() && !self.parts(readers) {
             let clones: Option<Vec<_>> = (1..readers.len()).map(|_| frame.try_clone()).collect();
             if let Some(mut clones) = clones {
                 clones.push(frame);
                 return Ok((clones, None));
             }
         }
-        let batches = SharedBatches::read(&frame).await?;
-        let copies = readers.iter().map(|_| Frame::new(batches.clone())).collect();
-        Ok((copies, Some(batches.rows())))
+        let kept = self.job.shared.hold(frame).await?;
+        let copies = readers.iter().map(|_| kept.frame()).collect();
+        Ok((copies, Some(kept.rows())))
     }
 
     /// Whether the rows take several ways: to several readers, or through a reader with several outputs in use. Where
@@ -111,6 +219,10 @@ impl<'a> Frames<'a> {
         }
         ends
     }
+}
+
+fn not_kept(from: &Endpoint) -> Error {
+    Error::new(ErrorKind::Internal, "checkpoint-missing", format!("the rows of `{from}` are not there"))
 }
 
 fn no_output(port: &str) -> Error {

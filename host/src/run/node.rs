@@ -5,14 +5,15 @@ use std::sync::atomic::AtomicU64;
 
 use pype_core::flow::plan::PlannedNode;
 use pype_core::flow::spec::ExecutionMode;
-use pype_core::template::render;
+use pype_core::template::render_sealed;
 use pype_plugin::host::{Instance, NodeFacts};
-use pype_plugin::{Error, ErrorKind, Frame, Result};
+use pype_plugin::{Error, ErrorKind, Frame, Iteration, Result};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Job;
 use super::services::NodeServices;
+use super::turn::Turn;
 
 /// A node's module, once it was opened, and what its run gave.
 pub(super) struct Ran {
@@ -23,6 +24,7 @@ pub(super) struct Ran {
 /// Opens and runs `node`. Cancellation ends either at once; what was opened is returned to be closed.
 pub(super) async fn run(
     job: Arc<Job>,
+    turn: Arc<Turn>,
     node: PlannedNode,
     inputs: Vec<(String, Frame)>,
     cancel: CancellationToken,
@@ -30,7 +32,7 @@ pub(super) async fn run(
     let opened = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Error::cancelled()),
-        opened = open(&job, &node, &cancel) => opened,
+        opened = open(&job, &turn, &node, &cancel) => opened,
     };
     let instance = match opened {
         Ok(instance) => instance,
@@ -44,19 +46,21 @@ pub(super) async fn run(
     Ran { instance: Some(instance), result }
 }
 
-async fn open(job: &Arc<Job>, node: &PlannedNode, cancel: &CancellationToken) -> Result<Instance> {
-    let configs = configs(job, node)?;
+async fn open(job: &Arc<Job>, turn: &Arc<Turn>, node: &PlannedNode, cancel: &CancellationToken) -> Result<Instance> {
+    let configs = configs(job, turn, node)?;
     let services = Arc::new(NodeServices {
         shared: job.shared.clone(),
+        turn: turn.clone(),
         node: node.id.clone(),
         module: node.module.to_string(),
         declared_globals: node.entry.globals.clone(),
+        declared_lists: node.entry.lists.clone(),
         cancel: cancel.clone(),
         last_progress_ms: AtomicU64::new(0),
     });
     let facts = NodeFacts {
-        node_id: node.id.to_string(),
-        iteration: None,
+        node_id: turn.path.name(node.id.as_str()),
+        iteration: turn.iteration.as_ref().map(|one| Iteration { item: one.item.clone(), index: one.index }),
         eager: job.plan.settings.execution_mode == ExecutionMode::Eager,
         threads: job.limits.blocking_threads,
         temp_dir: job.temp_dir.clone(),
@@ -66,10 +70,20 @@ async fn open(job: &Arc<Job>, node: &PlannedNode, cancel: &CancellationToken) ->
 }
 
 /// The configs with templates filled in and paths made absolute.
-fn configs(job: &Job, node: &PlannedNode) -> Result<Value> {
-    let globals = job.shared.globals();
+pub(super) fn configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Value> {
+    filled_in(job, turn, node, &|filled| filled)
+}
+
+/// The same for a fingerprint: what holds a secret is hashed.
+pub(super) fn sealed_configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Value> {
+    filled_in(job, turn, node, &|filled| filled)
+}
+
+fn filled_in(job: &Job, turn: &Turn, node: &PlannedNode, seal: &dyn Fn(Value) -> Value) -> Result<Value> {
+    let globals = turn.globals();
+    let scope = job.scope(turn, &globals);
     let mut configs =
-        render(&node.configs, &node.spans, &job.scope(&globals), &job.plan.source).map_err(|problems| {
+        render_sealed(&node.configs, &node.spans, &scope, &job.plan.source, seal).map_err(|problems| {
             let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             Error::new(ErrorKind::Config, "template", message)
         })?;

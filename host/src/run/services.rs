@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pype_core::name::NodeId;
-use pype_core::run::event::{ItemPath, RunEvent};
-use pype_core::template::Globals;
+use pype_core::run::event::RunEvent;
 use pype_plugin::host::HostServices;
-use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result, SharedBatches};
+use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::turn::Turn;
+use crate::artifact::{Kept, Policy};
 use crate::observe::log::{Level, Log, Record};
+use crate::runs::Journal;
 
 /// A global is at most this large, as JSON.
 const GLOBAL_BYTES: usize = 64 * 1024;
@@ -30,56 +33,83 @@ pub struct Shared {
     pub log: Log,
     /// Who hears of events.
     pub observer: Observer,
-    // Nodes of parallel sub flows set and read globals, each in a moment.
-    // Who reads takes a snapshot that costs nothing; a write copies only what somebody still reads.
-    globals: Mutex<Arc<Globals>>,
+    /// Where events are written to.
+    journal: Journal,
+    policy: Policy,
+    /// Where rows go that do not fit into memory.
+    spill_folder: PathBuf,
     // By URI; what modules registered is kept until the run ends.
-    artifacts: Mutex<BTreeMap<String, SharedBatches>>,
+    artifacts: Mutex<BTreeMap<String, Kept>>,
+    /// Whether a failure within a loop was handled.
+    handled: AtomicBool,
     started: Instant,
 }
 
 impl Shared {
     /// Nothing has happened yet.
-    pub fn new(log: Log, observer: Observer) -> Self {
-        Self { log, observer, globals: Mutex::default(), artifacts: Mutex::default(), started: Instant::now() }
+    pub fn new(log: Log, observer: Observer, journal: Journal, policy: Policy, spill_folder: PathBuf) -> Self {
+        Self {
+            log,
+            observer,
+            journal,
+            policy,
+            spill_folder,
+            artifacts: Mutex::default(),
+            handled: AtomicBool::new(false),
+            started: Instant::now(),
+        }
     }
 
     /// The rows that a module registered under `uri`, as often as they are asked for.
     pub fn artifact(&self, uri: &str) -> Option<Frame> {
         let artifacts = self.artifacts.lock().unwrap_or_else(PoisonError::into_inner);
-        artifacts.get(uri).cloned().map(Frame::new)
+        artifacts.get(uri).map(Kept::frame)
+    }
+
+    /// Reads a frame to its end, into memory or a file.
+    pub(super) async fn hold(&self, frame: Frame) -> Result<Kept> {
+        self.policy.keep(frame, &self.spill_folder).await
     }
 
     /// Keeps `rows` as the next artifact of `node`.
-    fn keep(&self, node: &NodeId, rows: SharedBatches) -> Artifact {
+    fn keep(&self, node: &str, rows: Kept) -> Artifact {
         let mut artifacts = self.artifacts.lock().unwrap_or_else(PoisonError::into_inner);
         let artifact = Artifact { n_rows: rows.rows(), uri: format!("memory:{node}/{}", artifacts.len()) };
         artifacts.insert(artifact.uri.clone(), rows);
         artifact
     }
 
-    /// The globals so far.
-    pub fn globals(&self) -> Arc<Globals> {
-        self.globals.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Before another attempt: the node may set its globals again.
-    pub fn forget_globals(&self, node: &NodeId) {
-        Arc::make_mut(&mut self.globals.lock().unwrap_or_else(PoisonError::into_inner)).forget(node.as_str());
-    }
-
-    /// Tells the observer.
+    /// Tells the observer, and the log of the run unless it is mere progress.
     pub fn tell(&self, event: RunEvent) {
+        if !matches!(event, RunEvent::NodeProgress { .. }) {
+            self.journal.write(&event);
+        }
         (self.observer)(event);
+    }
+
+    /// Where events are written to.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(super) fn note_handled(&self) {
+        self.handled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a failure within a loop was handled.
+    pub fn handled_within_a_loop(&self) -> bool {
+        self.handled.load(Ordering::Relaxed)
     }
 }
 
 /// The services of one node.
 pub(super) struct NodeServices {
     pub(super) shared: Arc<Shared>,
+    pub(super) turn: Arc<Turn>,
     pub(super) node: NodeId,
     pub(super) module: String,
     pub(super) declared_globals: Vec<String>,
+    pub(super) declared_lists: Vec<String>,
     pub(super) cancel: CancellationToken,
     pub(super) last_progress_ms: AtomicU64,
 }
@@ -103,8 +133,12 @@ impl HostServices for NodeServices {
         let mut all = Map::new();
         all.insert("module".to_owned(), self.module.as_str().into());
         all.insert("node".to_owned(), self.node.as_str().into());
+        if !self.turn.path.is_outside() {
+            all.insert("item".to_owned(), self.turn.path.to_string().into());
+        }
         // Whose record it is, is for the host to say.
-        all.extend(fields_of(fields).into_iter().filter(|(name, _)| name != "module" && name != "node"));
+        let ours = ["module", "node", "item"];
+        all.extend(fields_of(fields).into_iter().filter(|(name, _)| !ours.contains(&name.as_str())));
         self.shared.log.write(Record::now(Level::from_number(level), target, message, all));
     }
 
@@ -115,23 +149,17 @@ impl HostServices for NodeServices {
             let message = format!("the global `{name}` has {bytes} bytes; {GLOBAL_BYTES} are allowed");
             return Err(Error::new(ErrorKind::Data, "global-too-large", message));
         }
-        let mut globals = self.shared.globals.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut globals)
-            .set(self.node.as_str(), declared, value.clone())
+        self.turn
+            .set_global(&self.node, declared, value.clone())
             .map_err(|twice| Error::new(ErrorKind::Internal, "global-set-twice", twice.to_string()))?;
-        drop(globals);
-        self.shared.tell(RunEvent::Global {
-            node: self.node.clone(),
-            item: ItemPath::default(),
-            name: declared.to_owned(),
-            value,
-        });
+        let (node, item) = (self.node.clone(), self.turn.path.clone());
+        self.shared.tell(RunEvent::Global { node, item, name: declared.to_owned(), value });
         Ok(())
     }
 
     fn global(&self, name: &str) -> Option<Value> {
         let (node, name) = name.split_once("__")?;
-        self.shared.globals.lock().unwrap_or_else(PoisonError::into_inner).get(node, name).cloned()
+        self.turn.globals().get(node, name).cloned()
     }
 
     fn progress(&self, rows: u64, bytes: u64) {
@@ -140,12 +168,8 @@ impl HostServices for NodeServices {
         let due = now >= last + PROGRESS_EVERY_MS;
         let ours = || self.last_progress_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if due && ours() {
-            self.shared.tell(RunEvent::NodeProgress {
-                node: self.node.clone(),
-                item: ItemPath::default(),
-                rows,
-                bytes,
-            });
+            let (node, item) = (self.node.clone(), self.turn.path.clone());
+            self.shared.tell(RunEvent::NodeProgress { node, item, rows, bytes });
         }
     }
 
@@ -163,8 +187,8 @@ impl HostServices for NodeServices {
     }
 
     fn register_artifact(&self, frame: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
-        let (shared, node) = (self.shared.clone(), self.node.clone());
-        async move { Ok(shared.keep(&node, SharedBatches::read(&frame).await?)) }
+        let (shared, node) = (self.shared.clone(), self.turn.path.name(self.node.as_str()));
+        async move { Ok(shared.keep(&node, shared.hold(frame).await?)) }
     }
 }
 

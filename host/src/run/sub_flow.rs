@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pype_core::catalog::ModuleKind;
 use pype_core::flow::plan::SubFlow;
 use pype_core::name::NodeId;
-use pype_core::run::event::{ItemPath, OutputInfo, RunEvent};
+use pype_core::run::event::{OutputInfo, RunEvent};
 use pype_plugin::host::Instance;
 use pype_plugin::{Commit, Error, ErrorKind, Result};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Job;
 use super::frames::{Frames, PortRows};
 use super::node::{self, Ran};
+use super::turn::Turn;
 
 /// How long a commit may go on after the run was stopped.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -27,16 +28,23 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a sub flow ended.
 pub(super) enum End {
-    Succeeded,
-    Failed { retryable: bool },
+    Succeeded {
+        /// Whether its end was told and is written down.
+        told: bool,
+    },
+    Failed {
+        retryable: bool,
+        reason: Option<String>,
+    },
     Cancelled,
 }
 
 /// Runs the sub flow to its end; every failure has been told to the observer.
-pub(super) async fn run(job: Arc<Job>, sub_flow: SubFlow, cancel: CancellationToken) -> End {
+pub(super) async fn run(job: &Arc<Job>, turn: &Arc<Turn>, sub_flow: &SubFlow, cancel: CancellationToken) -> End {
     let mut attempt = Attempt {
-        job: &job,
-        sub_flow: &sub_flow,
+        job,
+        turn,
+        sub_flow,
         // A failing node stops its neighbours, not the whole run.
         cancel: cancel.child_token(),
         opened: Vec::new(),
@@ -53,12 +61,12 @@ pub(super) async fn run(job: Arc<Job>, sub_flow: SubFlow, cancel: CancellationTo
     // What a sink has made visible once must not be written again.
     let may_retry = !attempt.committed;
     match committed.and(closed) {
-        Ok(()) => End::Succeeded,
+        Ok(()) => End::Succeeded { told: false },
         Err(failure) if failure.error.kind == ErrorKind::Cancelled && cancel.is_cancelled() => End::Cancelled,
         Err(failure) => {
             let retryable = failure.error.retryable && may_retry;
-            job.failed(failure.node.as_ref(), failure.error);
-            if cancel.is_cancelled() { End::Cancelled } else { End::Failed { retryable } }
+            job.failed(failure.node.as_ref(), &turn.path, failure.error);
+            if cancel.is_cancelled() { End::Cancelled } else { End::Failed { retryable, reason: None } }
         }
     }
 }
@@ -81,6 +89,7 @@ impl Failure {
 
 struct Attempt<'a> {
     job: &'a Arc<Job>,
+    turn: &'a Arc<Turn>,
     sub_flow: &'a SubFlow,
     cancel: CancellationToken,
     opened: Vec<(NodeId, Instance)>,
@@ -93,7 +102,8 @@ impl Attempt<'_> {
     /// Runs each node as soon as all that it reads from have run.
     async fn work(&mut self) -> Result<(), Failure> {
         let job = self.job.clone();
-        let mut frames = Frames::new(&job.plan, job.is_eager());
+        let turn = self.turn.clone();
+        let mut frames = Frames::new(&job, &turn, self.sub_flow).map_err(|error| Failure { node: None, error })?;
         let mut waiting = self.waits();
         let mut running = JoinSet::new();
         let mut failure = None;
@@ -134,9 +144,13 @@ impl Attempt<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// For each node, those of the sub flow it reads from.
+    /// For each node, those of the sub flow it reads from; what others have kept is there.
     fn waits(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
-        let upstream = |node: &NodeId| self.job.plan.inputs_of(node).map(|edge| edge.from.node.clone()).collect();
+        let plan = &self.job.plan;
+        let upstream = |node: &NodeId| {
+            let feeding = plan.inputs_of(node).map(|edge| &edge.from.node);
+            feeding.filter(|from| !plan.node(from).checkpoint).cloned().collect()
+        };
         self.sub_flow.nodes.iter().map(|node| (node.clone(), upstream(node))).collect()
     }
 
@@ -148,12 +162,12 @@ impl Attempt<'_> {
     ) {
         let ready: Vec<_> = waiting.extract_if(.., |_, upstream| upstream.is_empty()).map(|(node, _)| node).collect();
         for node in ready {
-            self.job.shared.tell(RunEvent::NodeStarted { node: node.clone(), item: ItemPath::default() });
+            self.job.shared.tell(RunEvent::NodeStarted { node: node.clone(), item: self.turn.path.clone() });
             self.started.insert(node.clone(), Instant::now());
             let inputs = frames.take(&node);
             let planned = self.job.plan.node(&node).clone();
-            let (job, cancel) = (self.job.clone(), self.cancel.clone());
-            running.spawn(async move { (node, node::run(job, planned, inputs, cancel).await) });
+            let (job, turn, cancel) = (self.job.clone(), self.turn.clone(), self.cancel.clone());
+            running.spawn(async move { (node, node::run(job, turn, planned, inputs, cancel).await) });
         }
     }
 
@@ -222,7 +236,7 @@ impl Attempt<'_> {
         let seconds = self.started.get(node).map_or(0.0, |start| start.elapsed().as_secs_f64());
         self.job.shared.tell(RunEvent::NodeFinished {
             node: node.clone(),
-            item: ItemPath::default(),
+            item: self.turn.path.clone(),
             rows,
             bytes,
             seconds,

@@ -130,7 +130,11 @@ impl RunFolder {
             file.set_len(whole)?;
             if whole == 0 { file.write_all(log::header().as_bytes()) } else { Ok(()) }
         };
-        File::options().write(true).open(&events).and_then(|mut file| mend(&mut file)).map_err(doing("mend", &events))?;
+        File::options()
+            .write(true)
+            .open(&events)
+            .and_then(|mut file| mend(&mut file))
+            .map_err(doing("mend", &events))?;
         Ok((Self { id, path, _lock: lock }, records))
     }
 

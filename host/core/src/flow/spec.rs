@@ -58,7 +58,7 @@ pub struct About {
 }
 
 /// How to run a flow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The bound of the whole run, in seconds.
     pub timeout_s: u64,
@@ -70,6 +70,20 @@ pub struct Settings {
     pub execution_mode: ExecutionMode,
     /// The size of the thread pools; absent: the host decides.
     pub threads: Option<NonZeroUsize>,
+    /// A frame that the host holds goes to a file when it has more rows.
+    #[serde(default = "spill_threshold_rows")]
+    pub spill_threshold_rows: u64,
+    /// The same when the process has more than this share of the memory that it may have.
+    #[serde(default = "max_ram_share")]
+    pub max_ram_share: f64,
+}
+
+fn spill_threshold_rows() -> u64 {
+    1_000_000
+}
+
+fn max_ram_share() -> f64 {
+    0.7
 }
 
 impl Default for Settings {
@@ -80,6 +94,8 @@ impl Default for Settings {
             fail_strategy: FailStrategy::Halt,
             execution_mode: ExecutionMode::Lazy,
             threads: None,
+            spill_threshold_rows: spill_threshold_rows(),
+            max_ram_share: max_ram_share(),
         }
     }
 }

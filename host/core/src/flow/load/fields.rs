@@ -115,6 +115,25 @@ impl<'a> Fields<'a> {
         Some(entries)
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn share(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<f64> {
+        let number = match node.value {
+            #[allow(clippy::cast_precision_loss, reason = "of whole numbers only 0 and 1 are allowed")]
+            Node::Int(number) => number as f64,
+            Node::Float(number) => number,
+            Node::Null | Node::Bool(_) | Node::Str(_) | Node::Seq(_) | Node::Map(_) => {
+                self.wrong_type(node, key, "a number from 0 to 1", found);
+                return None;
+            }
+        };
+        if !(0.0..=1.0).contains(&number) {
+            let message = format!("`{key}` must be 0 to 1, not {number}");
+            found.push(self.source.error("out-of-range", node.span, message));
+            return None;
+        }
+        Some(number)
+    }
+
     /// A whole number, `1e3` and `10.0` too: as in configs.
     pub(super) fn integer(
         &self,

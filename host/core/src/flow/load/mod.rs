@@ -105,6 +105,9 @@ fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> S
     let timeout = fields.optional("timeout").and_then(|node| fields.integer(node, "timeout", 1..=31_536_000, found));
     let retries = fields.optional("retries").and_then(|node| fields.integer(node, "retries", 0..=3, found));
     let threads = fields.optional("threads").and_then(|node| fields.integer(node, "threads", 1..=1024, found));
+    let spill = fields.optional("spill_threshold_rows");
+    let spill = spill.and_then(|node| fields.integer(node, "spill_threshold_rows", 0..=i64::MAX, found));
+    let share = fields.optional("max_ram_share").and_then(|node| fields.share(node, "max_ram_share", found));
     let strategies = [("halt", FailStrategy::Halt), ("continue", FailStrategy::Continue)];
     let fail_strategy =
         fields.optional("fail_strategy").and_then(|node| fields.choice(node, "fail_strategy", &strategies, found));
@@ -123,5 +126,7 @@ fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> S
         fail_strategy: fail_strategy.unwrap_or(defaults.fail_strategy),
         execution_mode: execution_mode.unwrap_or(defaults.execution_mode),
         threads: threads.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
+        spill_threshold_rows: spill.map_or(defaults.spill_threshold_rows, i64::unsigned_abs),
+        max_ram_share: share.unwrap_or(defaults.max_ram_share),
     }
 }

@@ -173,7 +173,8 @@ impl<'a> Wired<'a> {
             .filter(|(_, (part, _))| matches!(part.trigger, Trigger::Iterate { .. }))
             .map(|(edge, (_, (from, to)))| Loop { edge, from: *from, to: *to })
             .collect();
-        let scopes = scopes::find(groups.members.len(), &ends, &loops).map_err(|intruders| {
+        let brings_data = |edge: usize| control[edge].trigger == Trigger::Data;
+        let scopes = scopes::find(groups.members.len(), &ends, &loops, brings_data).map_err(|intruders| {
             let named = intruders.iter().map(|one| {
                 let (edge, entry) = (&control[one.edge], &control[loops[one.into].edge]);
                 (edge.from.clone(), edge.to.clone(), entry.from.clone())
@@ -183,10 +184,10 @@ impl<'a> Wired<'a> {
         Ok(Wired { nodes, groups, control, ends, loops, scopes })
     }
 
-    /// The group or loop that a control edge enters.
+    /// The group or loop that a control edge enters: what brings data into a loop is there before it begins.
     fn enters(&self, edge: usize) -> usize {
-        let count = self.groups.members.len();
-        self.loops.iter().position(|one| one.edge == edge).map_or(self.ends[edge].1, |at| count + at)
+        let (from, to) = self.ends[edge];
+        self.scopes.entered(from, to).map_or(to, |at| self.groups.members.len() + at)
     }
 
     /// Numbers groups and loops so that each comes after those it waits for, and after the loop that it runs in.

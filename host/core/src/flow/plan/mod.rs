@@ -296,8 +296,13 @@ impl Plan {
 
     /// The data edges that feed a module.
     pub fn inputs_of<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = &'a DataEdge> {
+        self.numbered_inputs_of(id).map(|(_, edge)| edge)
+    }
+
+    /// The same, each with its place in [`Plan::data_edges`].
+    pub fn numbered_inputs_of<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = (usize, &'a DataEdge)> {
         let edges = self.places.get(id).into_iter().flat_map(|place| &place.inputs);
-        edges.map(|edge| &self.data_edges[*edge])
+        edges.map(|edge| (*edge, &self.data_edges[*edge]))
     }
 
     /// The data edges that a module feeds.

@@ -233,7 +233,7 @@ impl Scheduler {
     pub fn outcome(&self) -> Outcome {
         let sub_flows: Vec<SubFlowOutcome> = self.sub_flows.iter().map(Tracked::outcome).collect();
         let verdict = self.verdict(&sub_flows);
-        Outcome { sub_flows, verdict }
+        Outcome { sub_flows, verdict, handled_within_a_loop: false }
     }
 
     fn verdict(&self, ended: &[SubFlowOutcome]) -> Verdict {

@@ -42,6 +42,8 @@ pub struct Outcome {
     /// In the order of the plan.
     pub sub_flows: Vec<SubFlowOutcome>,
     pub(super) verdict: Verdict,
+    /// Whether a loop handled a failure within: its own sub flows are not among these.
+    pub handled_within_a_loop: bool,
 }
 
 /// How one sub flow ended.
@@ -73,7 +75,7 @@ impl Outcome {
     pub fn strict_verdict(&self) -> Verdict {
         let handled = self.sub_flows.iter().any(|one| one.state == EndState::Handled && !one.detached);
         match self.verdict {
-            Verdict::Succeeded if handled => Verdict::Failed,
+            Verdict::Succeeded if handled || self.handled_within_a_loop => Verdict::Failed,
             other => other,
         }
     }

@@ -1,0 +1,180 @@
+//! What a sub flow was made from, and whether what an earlier session made of the same may be used again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pype_core::catalog::ModuleKind;
+use pype_core::flow::plan::{Endpoint, PlannedNode, SubFlow};
+use pype_core::run::event::StoredFor;
+use pype_core::run::fingerprint::{Fingerprint, NodeFingerprint, ResourceState};
+use pype_core::run::previous::StoredRows;
+use pype_plugin::{Resource, Result};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::engine::Job;
+use super::node;
+use super::turn::Turn;
+use crate::artifact::{self, Kept, ParquetRows};
+
+/// What a sub flow would be made from now.
+///
+/// # Errors
+/// Its configs cannot be filled in, or a module cannot say what it reads: running it will tell.
+pub(super) async fn fingerprint(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Result<Fingerprint> {
+    let mut fingerprint = Fingerprint {
+        wiring: wiring(job, sub_flow),
+        item: turn.iteration.as_ref().map(|iteration| digest(iteration.item.to_string().as_bytes())),
+        ..Fingerprint::default()
+    };
+    for id in &sub_flow.nodes {
+        let node = job.plan.node(id);
+        fingerprint.nodes.insert(id.clone(), of_node(job, turn, node).await?);
+    }
+    Ok(fingerprint)
+}
+
+/// The same after it has run: what was written is there now.
+pub(super) async fn with_outputs(job: &Job, turn: &Turn, mut before: Fingerprint) -> Result<Fingerprint> {
+    for (id, made_from) in &mut before.nodes {
+        if made_from.outputs.is_some() {
+            let node = job.plan.node(id);
+            let configs = node::configs(job, turn, node)?;
+            let now = job.libraries[id].resources(node.module.as_str(), &configs).await?;
+            made_from.outputs = now.outputs.map(states);
+        }
+    }
+    Ok(before)
+}
+
+async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<NodeFingerprint> {
+    let configs = node::configs(job, turn, node)?;
+    let resources = job.libraries[&node.id].resources(node.module.as_str(), &configs).await?;
+    Ok(NodeFingerprint {
+        module: node.module.to_string(),
+        library: job.digests[&node.id].clone(),
+        configs: digest(node::sealed_configs(job, turn, node)?.to_string().as_bytes()),
+        inputs: resources.inputs.map(states),
+        outputs: resources.outputs.map(states),
+        is_source: node.entry.kind == ModuleKind::Source,
+    })
+}
+
+fn states(resources: Vec<Resource>) -> Vec<ResourceState> {
+    let state = |Resource { uri, size, modified, etag }| ResourceState { uri, size, modified, etag };
+    resources.into_iter().map(state).collect()
+}
+
+/// Who feeds whom, and what is kept of it.
+fn wiring(job: &Job, sub_flow: &SubFlow) -> String {
+    let mut hash = Sha256::new();
+    for node in &sub_flow.nodes {
+        for edge in job.plan.inputs_of(node) {
+            hash.update(format!("{} - {}\n", edge.from, edge.to));
+        }
+        for edge in job.plan.outputs_of(node).filter(|_| job.plan.node(node).checkpoint) {
+            hash.update(format!("keep {}\n", edge.from));
+        }
+        for iterate in job.plan.loops_over(node) {
+            hash.update(format!("items {iterate}\n"));
+        }
+    }
+    hex(&hash.finalize())
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Half of a digest: it tells versions apart, and keeps nobody out.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a sub flow must run, though an earlier session completed it; `None` if what it gave was used again.
+pub(super) fn use_again(job: &Job, turn: &Arc<Turn>, sub_flow: &SubFlow, now: &Fingerprint) -> Option<String> {
+    let Some(before) = job.previous.completed(&sub_flow.name(), &turn.path) else {
+        return Some("no earlier session completed it".to_owned());
+    };
+    if let Some(upstream) = upstream_that_ran(job, turn, sub_flow) {
+        return Some(format!("`{upstream}` ran again"));
+    }
+    Fingerprint::difference(before, now).or_else(|| restore(job, turn, sub_flow).err())
+}
+
+/// A sub flow that leads to this one, or to a loop around it, and has run in this session.
+fn upstream_that_ran(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Option<String> {
+    let around = job.plan.loops_around(sub_flow.id).map(|one| one.id);
+    let entered: Vec<_> = std::iter::once(sub_flow.id).chain(around).collect();
+    let mut edges = job.plan.control_edges().iter().filter(|edge| entered.contains(&edge.to_sub_flow));
+    let ran = edges.find(|edge| turn.has_run(edge.from_sub_flow))?;
+    Some(job.plan.sub_flow(ran.from_sub_flow).name())
+}
+
+/// Brings back what the modules of a sub flow have announced, and the rows that were kept.
+fn restore(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Result<(), String> {
+    let mut kept = Vec::new();
+    let mut lists = Vec::new();
+    for id in &sub_flow.nodes {
+        for stored in job.previous.stored(id, &turn.path) {
+            let path = job.run_folder.join(&stored.path);
+            match stored.purpose {
+                StoredFor::Checkpoint => {
+                    let port = stored.port.parse().map_err(|_| format!("`{}` is no port", stored.port))?;
+                    kept.push((Endpoint { node: id.clone(), port }, checkpoint(&path, stored)?));
+                }
+                StoredFor::Items => {
+                    let items = artifact::read_items(&path).map_err(|error| format!("its items are lost: {error}"))?;
+                    if items.len() as u64 != stored.rows {
+                        return Err(format!("its items in `{}` are not whole", stored.path));
+                    }
+                    lists.push((id, stored.port.as_str(), items));
+                }
+                StoredFor::Spill => {}
+            }
+        }
+    }
+    needs(job, sub_flow, &kept, &lists)?;
+    for (from, rows) in kept {
+        turn.keep(from, rows);
+    }
+    for (node, name, items) in lists {
+        turn.set_list(node, name, items);
+    }
+    for id in &sub_flow.nodes {
+        for (name, value) in job.previous.globals(id, &turn.path) {
+            turn.set_global(id, name, value.clone()).map_err(|twice| twice.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn checkpoint(path: &Path, stored: &StoredRows) -> Result<Kept, String> {
+    let lost = |why: String| format!("its checkpoint `{}` {why}", stored.path);
+    let bytes = std::fs::metadata(path).map_err(|error| lost(format!("is lost: {error}")))?.len();
+    if bytes != stored.bytes {
+        return Err(lost(format!("has {bytes} bytes, not {}", stored.bytes)));
+    }
+    let rows = ParquetRows::open(path).map_err(|error| lost(format!("is damaged: {error}")))?;
+    Ok(Kept::File(rows))
+}
+
+/// Whatever others read of it must be among what was kept.
+fn needs(
+    job: &Job,
+    sub_flow: &SubFlow,
+    kept: &[(Endpoint, Kept)],
+    lists: &[(&pype_core::name::NodeId, &str, Vec<Value>)],
+) -> Result<(), String> {
+    for id in &sub_flow.nodes {
+        let read = job.plan.outputs_of(id).filter(|_| job.plan.node(id).checkpoint);
+        if let Some(edge) = read.into_iter().find(|edge| kept.iter().all(|(from, _)| *from != edge.from)) {
+            return Err(format!("the rows of `{}` were not kept", edge.from));
+        }
+        let is_there = |over: &str| lists.iter().any(|(of, name, _)| *of == id && *name == over);
+        if let Some(iterate) = job.plan.loops_over(id).find(|iterate| !is_there(&iterate.over)) {
+            return Err(format!("the items of `{iterate}` were not kept"));
+        }
+    }
+    Ok(())
+}
