@@ -278,4 +278,6 @@ pub struct HostVtable {
     /// Keeps a frame in the host as an artifact. JSON of [`Artifact`](crate::Artifact).
     #[sabi(last_prefix_field)]
     pub register_artifact: extern "C" fn(&Handle, RawFrame) -> Task<Json>,
+    /// Announces a declared list, a JSON array, once.
+    pub set_list: extern "C" fn(&Handle, RStr<'_>, RSlice<'_, u8>) -> RResult<(), ErrorBytes>,
 }

@@ -115,6 +115,9 @@ pub struct ModuleEntry {
     /// The values it announces while it runs.
     #[serde(default)]
     pub globals: Vec<String>,
+    /// The lists it announces while it runs, for iterations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<String>,
     /// What it is built on.
     #[serde(default)]
     pub packages: Vec<String>,
