@@ -1,7 +1,7 @@
 //! Frames between plugins that share no data engine: polars, another polars, arrow-rs, and none at all.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::{
@@ -13,8 +13,8 @@ use polars::prelude::*;
 use pype::loader::Loader;
 use pype::observe::log::{Filter, Format, start};
 use pype::run::LibraryServices;
-use pype_plugin::Frame;
 use pype_plugin::host::{LibraryFacts, NodeFacts, adopt_runtime};
+use pype_plugin::{ArrowArray, ArrowSchema, Error, Frame, Producer};
 use pype_tests::{Sandbox, plugin};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -150,6 +150,11 @@ fn pairs() -> Series {
     lists.with_name("list".into()).into_series()
 }
 
+/// The bundled library.
+fn tabular() -> PathBuf {
+    pype_tests::binary().with_file_name("libpype_tabular.so")
+}
+
 #[track_caller]
 fn same(found: &DataFrame, expect: &DataFrame) {
     assert_eq!(found.schema(), expect.schema());
@@ -180,6 +185,55 @@ fn what_both_know_survives_another_polars() {
     let given = given.expect("they are there");
     same(&host.collected(host.tail(given.clone())), &given);
     same(&host.collected(host.tail(given.clear())), &given.clear());
+}
+
+/// Rows that are in a Parquet file, which goes with the frame. They come from there or not at all.
+struct InParquet {
+    schema: SchemaRef,
+    file: tempfile::TempPath,
+}
+
+impl InParquet {
+    fn new(mut rows: DataFrame) -> Self {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        ParquetWriter::new(&mut file).finish(&mut rows).expect("written");
+        Self { schema: rows.schema().clone(), file: file.into_temp_path() }
+    }
+}
+
+impl Producer for InParquet {
+    async fn schema(&mut self) -> Result<ArrowSchema, Error> {
+        Frame::from(DataFrame::empty_with_schema(&self.schema)).schema().await
+    }
+
+    async fn next(&mut self) -> Result<Option<ArrowArray>, Error> {
+        panic!("nobody needs the stream")
+    }
+
+    fn parquet(&self) -> Option<PathBuf> {
+        Some(self.file.to_path_buf())
+    }
+}
+
+#[test]
+fn rows_in_a_parquet_file_are_scanned_there_and_come_out_the_same() {
+    let host = &*HOST;
+    for given in [every_type(), every_type().clear()] {
+        let frame = Frame::new(InParquet::new(given.clone()));
+        let file = frame.parquet().expect("it says so");
+        let query = host.runtime.block_on(frame.into_lazy()).expect("polars scans it");
+        assert!(!file.exists(), "the frame has gone, and the file with it");
+        for query in [query.clone(), query] {
+            same(&query.collect().expect("polars reads it"), &given);
+        }
+        let kept = host.through(
+            &tabular(),
+            "filter_mod",
+            &json!({"condition": "true"}),
+            Frame::new(InParquet::new(given.clone())),
+        );
+        same(&host.collected(kept), &given);
+    }
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::abi::{RResult, Services};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::host::NodeFacts;
 use crate::{glue, runtime};
@@ -96,6 +96,20 @@ impl Context {
         let json = serde_json::to_vec(&value)?;
         let Services { handle, vtable } = self.services();
         answer(vtable.set_global()(handle, name.into(), json.as_slice().into()))
+    }
+
+    /// Announces a list that the module declares, once: what an iteration over it goes through.
+    ///
+    /// # Errors
+    /// The module does not declare it, it is announced already, or it is larger than 64 MiB as JSON.
+    pub fn set_list(&self, name: &str, items: impl IntoIterator<Item: Serialize>) -> Result<()> {
+        let mut json = Vec::new();
+        serde_json::Serializer::new(&mut json).collect_seq(items)?;
+        let Services { handle, vtable } = self.services();
+        match vtable.set_list() {
+            Some(set_list) => answer(set_list(handle, name.into(), json.as_slice().into())),
+            None => Err(Error::new(ErrorKind::Unsupported, "no-lists", "this pype takes no lists: a newer one does")),
+        }
     }
 
     /// The value of `node__Name`, if it has been set.

@@ -50,6 +50,9 @@ pub struct ModuleDescriptor {
     pub output_ports: Vec<String>,
     /// Globals it may set.
     pub globals: Vec<String>,
+    /// Lists it may announce, for iterations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<String>,
     /// Notable packages it is built on.
     pub packages: Vec<String>,
     /// The JSON Schema of its configs.

@@ -24,6 +24,9 @@ use crate::glue::{contain_service, task};
 use crate::module::Commit;
 use crate::resource::Resources;
 
+/// A list is at most this large, as JSON.
+pub const LIST_BYTES: usize = 64 * 1024 * 1024;
+
 /// What a library is told once, after loading. Crosses as JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -61,6 +64,15 @@ pub trait HostServices: Send + Sync + 'static {
     /// # Errors
     /// It is not declared, set already, or too large.
     fn set_global(&self, name: &str, value: Value) -> Result<()>;
+    /// Takes a list, once. What crossed is at most [`LIST_BYTES`] long.
+    ///
+    /// # Errors
+    /// It is not declared, or announced already; by default, that there is nobody to take it.
+    fn set_list(&self, name: &str, items: Vec<Value>) -> Result<()> {
+        drop(items);
+        let message = format!("the list `{name}` can be announced only while a node of a flow runs");
+        Err(Error::new(ErrorKind::Unsupported, "no-lists", message))
+    }
     /// The value of `node__Name`.
     fn global(&self, name: &str) -> Option<Value>;
     /// Takes rows and bytes done so far.
@@ -205,6 +217,14 @@ pub(crate) fn services_of<S: HostServices>(services: Arc<S>) -> Services {
     Services { handle: Handle::new(services), vtable: Vtable::<S>::VTABLE }
 }
 
+fn read_list(name: &str, json: &[u8]) -> Result<Vec<Value>> {
+    if json.len() > LIST_BYTES {
+        let message = format!("the list `{name}` has {} bytes; {LIST_BYTES} are allowed", json.len());
+        return Err(Error::new(ErrorKind::Data, "list-too-large", message));
+    }
+    Ok(serde_json::from_slice(json)?)
+}
+
 struct Vtable<S>(PhantomData<S>);
 
 impl<S: HostServices> Vtable<S> {
@@ -219,6 +239,7 @@ impl<S: HostServices> Vtable<S> {
             cancelled: Self::cancelled,
             until_cancelled: Self::until_cancelled,
             register_artifact: Self::register_artifact,
+            set_list: Self::set_list,
         });
     }
     const VTABLE: HostVtableRef = HostVtableRef(Self::METHODS.as_prefix());
@@ -280,5 +301,13 @@ impl<S: HostServices> Vtable<S> {
     extern "C" fn register_artifact(handle: &Handle, frame: RawFrame) -> Task<Json> {
         let artifact = contain_service(|| Self::of(handle).register_artifact(Frame::from_raw(frame)));
         task(async move { Ok(json(&artifact?.await?)) })
+    }
+
+    extern "C" fn set_list(handle: &Handle, name: RStr<'_>, items: RSlice<'_, u8>) -> RResult<(), Json> {
+        let set = contain_service(|| {
+            let items = read_list(name.as_str(), items.as_slice())?;
+            Self::of(handle).set_list(name.as_str(), items)
+        });
+        set.flatten().map_err(|error| error.to_json()).into()
     }
 }

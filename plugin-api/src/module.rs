@@ -23,6 +23,8 @@ macro_rules! common_items {
         const VERSION: Option<&'static str> = None;
         /// Globals it may set.
         const GLOBALS: &'static [&'static str] = &[];
+        /// Lists it may announce ([`Context::set_list`]): an iteration goes through one item by item.
+        const LISTS: &'static [&'static str] = &[];
         /// Notable packages it is built on.
         const PACKAGES: &'static [&'static str] = &[];
         /// Its configs. A field without a serde default is required; doc comments become descriptions, and

@@ -16,6 +16,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
@@ -34,22 +35,22 @@ use crate::{glue, logging, runtime};
 
 /// A test of a source with these configs.
 pub fn source<M: Source>(config: Value) -> Test {
-    Test::new::<AsSource<M>>(config)
+    Test::new::<AsSource<M>>(M::LISTS, config)
 }
 
 /// A test of a mod with these configs.
 pub fn module<M: Mod>(config: Value) -> Test {
-    Test::new::<AsMod<M>>(config)
+    Test::new::<AsMod<M>>(M::LISTS, config)
 }
 
 /// A test of a sink with these configs; it is committed if its write succeeds.
 pub fn sink<M: Sink>(config: Value) -> Test {
-    Test { is_sink: true, ..Test::new::<AsSink<M>>(config) }
+    Test { is_sink: true, ..Test::new::<AsSink<M>>(M::LISTS, config) }
 }
 
 /// A test of a solo with these configs.
 pub fn solo<M: Solo>(config: Value) -> Test {
-    Test::new::<AsSolo<M>>(config)
+    Test::new::<AsSolo<M>>(M::LISTS, config)
 }
 
 /// Waits for a future outside a runtime: reading a frame in a plain `#[test]`.
@@ -61,6 +62,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 pub struct Test {
     open: fn(OpenRequest) -> Task<abi::Instance>,
     resources: fn(Json) -> Task<Json>,
+    lists: &'static [&'static str],
     config: Value,
     facts: NodeFacts,
     inputs: Vec<(String, Frame)>,
@@ -79,6 +81,8 @@ pub struct Done {
     pub commits: Vec<Commit>,
     /// The globals it set.
     pub globals: BTreeMap<String, Value>,
+    /// The lists it announced.
+    pub lists: BTreeMap<String, Vec<Value>>,
     /// Its log: `WARN the message`.
     pub log: Vec<String>,
 }
@@ -98,7 +102,7 @@ impl Done {
 }
 
 impl Test {
-    fn new<M: AnyModule>(config: Value) -> Self {
+    fn new<M: AnyModule>(lists: &'static [&'static str], config: Value) -> Self {
         let facts = NodeFacts {
             node_id: "test".to_owned(),
             threads: 2,
@@ -106,7 +110,7 @@ impl Test {
             ..NodeFacts::default()
         };
         let (open, resources) = (open::<M>, resources::<M>);
-        Self { open, resources, config, facts, inputs: Vec::new(), is_sink: false, cancelled: false }
+        Self { open, resources, lists, config, facts, inputs: Vec::new(), is_sink: false, cancelled: false }
     }
 
     /// Connects a frame to an input port.
@@ -146,7 +150,7 @@ impl Test {
 
     async fn go(self) -> Done {
         install_panic_hook();
-        let host = Arc::new(FakeHost::new(self.cancelled));
+        let host = Arc::new(FakeHost::new(self.lists, self.cancelled));
         logging::install(crate::Context::new(NodeFacts::default(), crate::host::services_of(host.clone())));
         let mut outputs = Vec::new();
         let mut commits = Vec::new();
@@ -166,7 +170,7 @@ impl Test {
                 worked.and(closed)
             }
         };
-        Done { result, outputs, commits, globals: host.globals(), log: host.log_lines() }
+        Done { result, outputs, commits, globals: host.globals(), lists: host.lists(), log: host.log_lines() }
     }
 }
 
@@ -181,13 +185,25 @@ fn install_panic_hook() {
 
 struct FakeHost {
     globals: Mutex<BTreeMap<String, Value>>,
+    declared_lists: &'static [&'static str],
+    lists: Mutex<BTreeMap<String, Vec<Value>>>,
     log: Mutex<Vec<String>>,
     cancelled: watch::Sender<bool>,
 }
 
 impl FakeHost {
-    fn new(cancelled: bool) -> Self {
-        Self { globals: Mutex::default(), log: Mutex::default(), cancelled: watch::Sender::new(cancelled) }
+    fn new(declared_lists: &'static [&'static str], cancelled: bool) -> Self {
+        Self {
+            globals: Mutex::default(),
+            declared_lists,
+            lists: Mutex::default(),
+            log: Mutex::default(),
+            cancelled: watch::Sender::new(cancelled),
+        }
+    }
+
+    fn lists(&self) -> BTreeMap<String, Vec<Value>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn globals(&self) -> BTreeMap<String, Value> {
@@ -216,6 +232,21 @@ impl HostServices for FakeHost {
             return Err(Error::new(ErrorKind::Internal, "global-set-twice", message));
         }
         globals.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    fn set_list(&self, name: &str, items: Vec<Value>) -> Result<()> {
+        if !self.declared_lists.contains(&name) {
+            let message = format!("the module does not declare the list `{name}`");
+            return Err(Error::new(ErrorKind::Internal, "undeclared-list", message));
+        }
+        match self.lists.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()) {
+            Entry::Vacant(place) => drop(place.insert(items)),
+            Entry::Occupied(_) => {
+                let message = format!("the list `{name}` is announced already");
+                return Err(Error::new(ErrorKind::Internal, "list-set-twice", message));
+            }
+        }
         Ok(())
     }
 

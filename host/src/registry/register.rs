@@ -203,7 +203,7 @@ impl Enrolment<'_> {
             input_ports: module.input_ports.clone(),
             output_ports: module.output_ports.clone(),
             globals: module.globals.clone(),
-            lists: Vec::new(),
+            lists: module.lists.clone(),
             packages: module.packages.clone(),
             config_schema: ConfigSchema::from_json_schema(&module.config_schema),
             sha256,

@@ -241,6 +241,8 @@ pub struct FrameVtable {
     /// `origin` names may call it; both pointers are then of its own types.
     #[sabi(last_prefix_field)]
     pub take: unsafe extern "C" fn(&Handle, type_id: *const c_void, out: *mut c_void) -> bool,
+    /// The path of a local Parquet file with exactly the frame's rows, which is there as long as the frame.
+    pub parquet: extern "C" fn(&Handle) -> ROption<RString>,
 }
 
 /// The host's services for a node or a library. Frozen; its vtable grows.
@@ -278,4 +280,6 @@ pub struct HostVtable {
     /// Keeps a frame in the host as an artifact. JSON of [`Artifact`](crate::Artifact).
     #[sabi(last_prefix_field)]
     pub register_artifact: extern "C" fn(&Handle, RawFrame) -> Task<Json>,
+    /// Announces a declared list, a JSON array, once.
+    pub set_list: extern "C" fn(&Handle, RStr<'_>, RSlice<'_, u8>) -> RResult<(), ErrorBytes>,
 }

@@ -18,10 +18,12 @@ use std::any::TypeId;
 use std::ffi::c_void;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::abi::{
-    ArrowArray, ArrowSchema, FrameVtable, FrameVtableRef, Handle, ROption, RawFrame, Task, WithMetadata, staticref,
+    ArrowArray, ArrowSchema, FrameVtable, FrameVtableRef, Handle, ROption, RString, RawFrame, Task, WithMetadata,
+    staticref,
 };
 use crate::context::answer;
 use crate::error::Result;
@@ -57,6 +59,12 @@ pub trait Producer: Sized + Send + 'static {
 
     /// Another producer of the same rows, if that costs nothing.
     fn try_clone(&self) -> Option<Self> {
+        None
+    }
+
+    /// The path of a local Parquet file that has exactly these rows, in this order, if there is one: a reader may
+    /// take them from there instead. It is there, and stays as it is, as long as the producer.
+    fn parquet(&self) -> Option<PathBuf> {
         None
     }
 }
@@ -97,6 +105,13 @@ impl Frame {
     pub fn try_clone(&self) -> Option<Self> {
         let handle = self.raw.vtable.try_clone()(&self.raw.handle).into_option()?;
         Some(Self { raw: RawFrame { handle, vtable: self.raw.vtable } })
+    }
+
+    /// The path of a local Parquet file that has exactly the rows of this frame, those already read included. It may
+    /// go with the frame.
+    pub fn parquet(&self) -> Option<PathBuf> {
+        let path = self.raw.vtable.parquet()?(&self.raw.handle).into_option()?;
+        Some(path.into_string().into())
     }
 
     /// The producer itself, if this library made the frame of a `P`; else the frame, unchanged.
@@ -162,6 +177,7 @@ impl<P: Producer> Vtable<P> {
             next: Self::next,
             try_clone: Self::try_clone,
             take: Self::take,
+            parquet: Self::parquet,
         });
     }
     const VTABLE: FrameVtableRef = FrameVtableRef(Self::METHODS.as_prefix());
@@ -198,5 +214,12 @@ impl<P: Producer> Vtable<P> {
         let out = unsafe { &mut *out.cast::<Option<P>>() };
         *out = State::<P>::of(handle).take();
         out.is_some()
+    }
+
+    extern "C" fn parquet(handle: &Handle) -> ROption<RString> {
+        let path = contain(None, || State::<P>::of(handle).peek(P::parquet));
+        // Whoever cannot be told the name in UTF-8 reads the frame.
+        let path = path.ok().flatten().flatten().and_then(|path| path.into_os_string().into_string().ok());
+        path.map(RString::from).into()
     }
 }

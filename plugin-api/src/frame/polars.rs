@@ -1,10 +1,12 @@
 //! Frames of polars: a query that has not run, which neighbours of the same library extend, or its batches.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use polars::prelude::{
-    Column, CompatLevel, DataFrame, Engine, IntoLazy, LazyFrame, PlanCallback, PolarsError, PolarsResult, Schema,
-    SchemaExt, Series,
+    Column, CompatLevel, DataFrame, Engine, IntoLazy, LazyFrame, PlanCallback, PolarsError, PolarsResult,
+    ScanArgsParquet, ScanSources, Schema, SchemaExt, Series,
 };
 use polars_arrow::array::StructArray;
 use polars_arrow::datatypes::{ArrowDataType, Field};
@@ -40,14 +42,19 @@ impl Frame {
         Self::new(Query { query, explain, schema: None, running: None })
     }
 
-    /// The query that makes this frame, if it comes from this library; else a query over its rows, read into memory.
+    /// The query that makes this frame, if it comes from this library; else a query over its rows: a scan of the
+    /// Parquet file that has them, if there is one, or they are read into memory.
     ///
     /// # Errors
     /// The frame fails, or holds a type that polars does not know.
     pub async fn into_lazy(self) -> Result<LazyFrame> {
-        match self.take::<Query>() {
-            Ok(query) => Ok(query.query),
-            Err(foreign) => foreign.read().await.map(IntoLazy::lazy),
+        let foreign = match self.take::<Query>() {
+            Ok(query) => return Ok(query.query),
+            Err(foreign) => foreign,
+        };
+        match foreign.scan().await? {
+            Some(scan) => Ok(scan),
+            None => foreign.read().await.map(IntoLazy::lazy),
         }
     }
 
@@ -73,6 +80,23 @@ impl Frame {
     pub async fn data_frames(self) -> Result<DataFrames> {
         let field = import_schema(&self.schema().await?)?;
         Ok(DataFrames { schema: columns_of(&field)?, frame: self, field })
+    }
+
+    /// A scan of the Parquet file that has the frame's rows. None if there is no such file, or it would give other
+    /// columns than the frame.
+    async fn scan(&self) -> Result<Option<LazyFrame>> {
+        let Some(path) = self.parquet() else { return Ok(None) };
+        let columns = columns_of(&import_schema(&self.schema().await?)?)?;
+        // A file without columns has no rows either.
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        let scan = move || {
+            let mut scan = scan_parquet(&path)?;
+            let same = *scan.collect_schema()? == columns;
+            Ok(same.then_some(scan))
+        };
+        blocking(None, scan).await
     }
 
     async fn read(self) -> Result<DataFrame> {
@@ -223,6 +247,17 @@ impl Producer for Query {
     fn try_clone(&self) -> Option<Self> {
         Some(Self { query: self.query.clone(), explain: self.explain, schema: self.schema.clone(), running: None })
     }
+}
+
+/// A scan of the file at `path`. It has the file open from now on, so that it does not matter to the query when its name
+/// goes, nor how often it is cloned and run.
+fn scan_parquet(path: &Path) -> Result<LazyFrame> {
+    let file = File::open(path).map_err(|cause| {
+        let message = format!("cannot open `{}`, which has the rows of a frame: {cause}", path.display());
+        Error { message, ..Error::from(cause) }
+    })?;
+    let args = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
+    Ok(LazyFrame::scan_parquet_sources(ScanSources::Files([file].into()), args)?)
 }
 
 fn export_schema(schema: &Schema) -> ArrowSchema {

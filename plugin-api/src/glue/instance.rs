@@ -56,6 +56,7 @@ macro_rules! any_module {
                     input_ports: owned($inputs),
                     output_ports: owned($outputs),
                     globals: owned(M::GLOBALS),
+                    lists: owned(M::LISTS),
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
                 }
@@ -290,5 +291,53 @@ mod tests {
         let panic = resources(json!({ "inputs": [] })).expect_err("it panics");
         assert_eq!(panic.kind, ErrorKind::Panicked);
         assert!(panic.message.contains("told to panic"), "{panic}");
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Lists {
+        names: Vec<String>,
+        item: String,
+    }
+
+    /// Announces a list of one item under each of the names.
+    struct Announces(Lists);
+
+    impl Solo for Announces {
+        const NAME: &'static str = "announces";
+        const LISTS: &'static [&'static str] = &["words"];
+        type Config = Lists;
+
+        async fn open(config: Lists, _: &Context) -> Result<Self> {
+            Ok(Self(config))
+        }
+
+        async fn run(&mut self, ctx: &Context) -> Result<()> {
+            self.0.names.iter().try_for_each(|name| ctx.set_list(name, [&self.0.item]))
+        }
+    }
+
+    fn announced(names: &[&str], item: &str) -> testing::Done {
+        testing::solo::<Announces>(json!({ "names": names, "item": item })).run()
+    }
+
+    #[test]
+    fn a_declared_list_is_announced_once() {
+        assert_eq!(AsSolo::<Announces>::descriptor("1.0.0").lists, ["words"]);
+        let done = announced(&["words"], "one");
+        assert_eq!((done.result, &done.lists["words"]), (Ok(()), &vec![json!("one")]));
+        for (names, code) in [(["words", "words"], "list-set-twice"), (["words", "other"], "undeclared-list")] {
+            let done = announced(&names, "one");
+            assert_eq!(done.result.expect_err("refused").code, code);
+            assert_eq!(done.lists.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_list_has_a_limit() {
+        let brackets_and_quotes = 4;
+        let fits = "x".repeat(crate::host::LIST_BYTES - brackets_and_quotes);
+        assert_eq!(announced(&["words"], &fits).result, Ok(()));
+        let done = announced(&["words"], &format!("{fits}x"));
+        assert_eq!(done.result.expect_err("too large").code, "list-too-large");
     }
 }

@@ -10,6 +10,7 @@
 //! | [`sources`] | files to plans: globs, encodings, schemas, bad rows |
 //! | [`mods`] | plans to plans |
 //! | [`sinks`] | a plan to one atomic file |
+//! | [`solos`] | what is done without a table: listing files |
 //! | [`sql`], [`columns`], [`dtype`], [`options`] | what configs say: expressions, columns, types, shared values |
 //! | [`query`], [`failure`] | running plans; polars' errors in the user's terms |
 
@@ -20,6 +21,7 @@ mod mods;
 mod options;
 mod query;
 mod sinks;
+mod solos;
 mod sources;
 mod sql;
 mod suggest;
@@ -43,6 +45,7 @@ use mods::union::UnionMod;
 use sinks::csv::CsvSink;
 use sinks::json::JsonSink;
 use sinks::parquet::ParquetSink;
+use solos::list_files::ListFilesSolo;
 use sources::csv::CsvSource;
 use sources::json::JsonSource;
 use sources::parquet::ParquetSource;
@@ -53,4 +56,5 @@ export_plugin! {
         FilterMod, SelectMod, DeriveMod, JoinMod, AggregateMod, SortMod, DistinctMod, UnionMod, SqlMod, CheckMod,
     ],
     sinks: [CsvSink, ParquetSink, JsonSink],
+    solos: [ListFilesSolo],
 }

@@ -101,6 +101,9 @@ pub(super) fn described(name: &str, entry: &ModuleEntry) -> String {
         ("globals", list(&entry.globals)),
         ("library", library),
     ];
+    if !entry.lists.is_empty() {
+        facts.push(("lists", entry.lists.join(", ")));
+    }
     if !entry.packages.is_empty() {
         facts.push(("packages", entry.packages.join(", ")));
     }

@@ -56,6 +56,7 @@ fn module(name: &str) -> ModuleDescriptor {
         input_ports: vec!["input".into()],
         output_ports: vec!["output".into()],
         globals: Vec::new(),
+        lists: Vec::new(),
         packages: Vec::new(),
         config_schema: json!({"properties": {"rows": {"type": "integer"}}, "required": ["rows"]}),
     }

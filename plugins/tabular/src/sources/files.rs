@@ -1,7 +1,7 @@
 //! From a path or a glob to the files it means.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use glob::{MatchOptions, Pattern};
 use polars::prelude::PlRefPath;
@@ -39,28 +39,46 @@ pub(crate) fn resources(pattern: &str) -> Result<Vec<Resource>> {
     paths(pattern)?.iter().map(Resource::file).collect()
 }
 
-fn paths(pattern: &str) -> Result<Vec<PathBuf>> {
+/// The file at `pattern`, or all files that it matches as a glob: sorted, maybe none.
+pub(crate) fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
     let literal = Path::new(pattern);
     match fs::metadata(literal) {
         Ok(metadata) if metadata.is_dir() => Err(is_a_folder(literal)),
         Ok(_) => Ok(vec![literal.to_owned()]),
         Err(_) if is_glob(pattern) => matches(pattern),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(cannot_read(literal, &error)),
+    }
+}
+
+/// The same, at least one.
+fn paths(pattern: &str) -> Result<Vec<PathBuf>> {
+    let paths = matching(pattern)?;
+    match paths.is_empty() {
+        false => Ok(paths),
+        true if is_glob(pattern) => {
+            Err(Error::new(ErrorKind::NotFound, "no-file", format!("no file matches `{pattern}`")))
+        }
+        true => Err(cannot_read(Path::new(pattern), &io::ErrorKind::NotFound.into())),
     }
 }
 
 /// The path as polars takes it.
 pub(crate) fn scan_path(path: &Path) -> Result<PlRefPath> {
-    let text = path.to_str().ok_or_else(|| {
+    text(path).map(PlRefPath::new)
+}
+
+/// The path as text.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
         let message = format!("the path `{}` is not UTF-8", path.display());
         Error::new(ErrorKind::Config, "bad-path", message)
-    })?;
-    Ok(PlRefPath::new(text))
+    })
 }
 
 /// The error for a file that cannot be read, with a near name if it is not there.
-pub(crate) fn cannot_read(path: &Path, error: &std::io::Error) -> Error {
-    if error.kind() != std::io::ErrorKind::NotFound {
+pub(crate) fn cannot_read(path: &Path, error: &io::Error) -> Error {
+    if error.kind() != io::ErrorKind::NotFound {
         return Error::new(ErrorKind::Io, "cannot-read", format!("cannot read `{}`: {error}", path.display()));
     }
     let missing = Error::new(ErrorKind::NotFound, "no-file", format!("there is no file `{}`", path.display()));
@@ -86,9 +104,6 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
         if path.is_file() {
             paths.push(path);
         }
-    }
-    if paths.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, "no-file", format!("no file matches `{pattern}`")));
     }
     paths.sort();
     Ok(paths)

@@ -3,6 +3,7 @@
 mod mods;
 mod resources;
 mod sinks;
+mod solos;
 mod sources;
 
 use polars::prelude::*;
