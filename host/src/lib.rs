@@ -8,3 +8,4 @@ pub mod observe;
 pub mod prepare;
 pub mod registry;
 pub mod run;
+pub mod secret;

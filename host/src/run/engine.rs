@@ -20,6 +20,7 @@ use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
 use crate::loader::{LoadError, Loader};
 use crate::prepare::LibraryFile;
+use crate::secret;
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,8 @@ impl Job {
 
     /// What templates and conditions may use.
     pub(super) fn scope<'a>(&'a self, globals: &'a Globals) -> Scope<'a> {
-        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok(), iter: None, secret: &|_| None }
+        let secret = self.shared.secrets.lookup();
+        Scope { context: &self.context, globals, env: &secret::environment, iter: None, secret }
     }
 
     pub(super) fn failed(&self, node: Option<&NodeId>, error: Error) {

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::log::{Level, Log, Record};
+use crate::secret::Secrets;
 
 /// A global is at most this large, as JSON.
 const GLOBAL_BYTES: usize = 64 * 1024;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub log: Log,
     /// Who hears of events.
     pub observer: Observer,
+    /// What `{{secret.…}}` stands for. No event holds one.
+    pub secrets: Secrets,
     // Nodes of parallel sub flows set and read globals, each in a moment.
     // Who reads takes a snapshot that costs nothing; a write copies only what somebody still reads.
     globals: Mutex<Arc<Globals>>,
@@ -39,9 +42,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Nothing has happened yet.
-    pub fn new(log: Log, observer: Observer) -> Self {
-        Self { log, observer, globals: Mutex::default(), artifacts: Mutex::default(), started: Instant::now() }
+    /// Nothing has happened yet. From now on the log masks `secrets`.
+    pub fn new(log: Log, observer: Observer, secrets: Secrets) -> Self {
+        log.hide(secrets.redactor());
+        Self { log, observer, secrets, globals: Mutex::default(), artifacts: Mutex::default(), started: Instant::now() }
     }
 
     /// The rows that a module registered under `uri`, as often as they are asked for.
@@ -68,8 +72,9 @@ impl Shared {
         Arc::make_mut(&mut self.globals.lock().unwrap_or_else(PoisonError::into_inner)).forget(node.as_str());
     }
 
-    /// Tells the observer.
-    pub fn tell(&self, event: RunEvent) {
+    /// Tells the observer, with secrets masked.
+    pub fn tell(&self, mut event: RunEvent) {
+        self.secrets.redactor().event(&mut event);
         (self.observer)(event);
     }
 }
