@@ -10,3 +10,4 @@ pub mod prepare;
 pub mod registry;
 pub mod run;
 pub mod runs;
+pub mod secret;

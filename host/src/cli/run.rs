@@ -24,6 +24,7 @@ use crate::observe::log::{self, Filter, Log, Writer};
 use crate::prepare::Prepared;
 use crate::run::services::Shared;
 use crate::run::{self, Job, LibraryServices, Limits, Scratch};
+use crate::secret::{self, Origin, SecretError, Secrets};
 
 /// While more events than this wait for the display, progress is left out.
 const WAITING_EVENTS: usize = 1024;
@@ -35,7 +36,13 @@ Examples:
   pype run flow.yaml
   pype run flow.yaml --context prod --set day=2025-01-15
   pype run jobs/my_flow                     a job folder that pype build made
-  pype run flow.yaml --json | jq .event     one event a line")]
+  pype run flow.yaml --json | jq .event     one event a line
+
+Secrets, for {{secret.db.password}} in configs:
+  PYPE_SECRET_DB_PASSWORD=… pype run flow.yaml
+  pype run flow.yaml --secrets file:secrets.yaml      db: {password: …}, with mode 600
+  VAULT_ADDR=https://vault:8200 pype run flow.yaml    the key `password` at secret/db, with VAULT_TOKEN
+  pype run flow.yaml --secrets vault:kv/team          another mount")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     flow: FlowArgs,
@@ -48,6 +55,10 @@ pub(crate) struct RunArgs {
     /// Let a failure that an `error` edge handles fail the run too.
     #[arg(long)]
     strict: bool,
+    /// Where secrets come from: `env`, `file:PATH`, or `vault[:MOUNT]`, a KV store of version 2. Without it: Vault where VAULT_ADDR is
+    /// set, otherwise the environment.
+    #[arg(long, value_name = "ORIGIN", env = "PYPE_SECRETS")]
+    secrets: Option<Origin>,
     /// Threads for blocking work; the flow's `threads` comes next, then twice the cores.
     #[arg(long, value_name = "N", env = "PYPE_THREADS")]
     threads: Option<NonZeroUsize>,
@@ -68,12 +79,13 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
     let if_it_succeeds = args.flow.exit(&prepared);
     let budget = Budget::new(args.threads.or(prepared.plan.settings.threads));
     budget.announce();
+    let Some(secrets) = secrets(args, &prepared, out)? else { return Ok(Exit::Invalid) };
     let mut progress = match args.flow.json {
         true => Progress::for_programs(out),
         false => Progress::for_people(out, Style::of(&std::io::stdout())),
     };
     let (log, writer) = start_log(args, &progress);
-    let outcome = go(prepared, &budget, &log, &mut progress);
+    let outcome = go(prepared, secrets, &budget, &log, &mut progress);
     drop(writer);
     let outcome = outcome?;
     Ok(match if args.strict { outcome.strict_verdict() } else { outcome.verdict() } {
@@ -108,6 +120,38 @@ impl Budget {
     }
 }
 
+/// Asks for the secrets that the flow names; those that are not there are printed, and nothing runs.
+fn secrets(args: &RunArgs, prepared: &Prepared, out: &mut dyn Write) -> Result<Option<Secrets>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|cause| failed("start the runtime", cause))?;
+    match runtime.block_on(secret::fetch(args.secrets.as_ref(), &prepared.plan)) {
+        Ok(secrets) => Ok(Some(secrets)),
+        Err(SecretError::Missing(missing)) => args.flow.print(&missing, out).map(|()| None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        let exit = match &error {
+            SecretError::Unreachable { .. } | SecretError::Refused { .. } => Exit::Failed,
+            SecretError::Missing(_)
+            | SecretError::Io { .. }
+            | SecretError::Exposed { .. }
+            | SecretError::Malformed { .. }
+            | SecretError::NoAddress
+            | SecretError::BadAddress
+            | SecretError::NoToken { .. }
+            | SecretError::Certificate { .. } => Exit::Invalid,
+        };
+        Self { exit, ..Self::invalid("secrets", error.to_string()).hint(error.hint()) }
+    }
+}
+
+fn failed(what: &str, cause: std::io::Error) -> Failure {
+    Failure { exit: Exit::Failed, ..Failure::invalid("host", format!("cannot {what}: {cause}")) }
+}
+
 fn start_log(args: &RunArgs, progress: &Progress<'_>) -> (Log, Writer) {
     let live = progress.live();
     let format = match args.log_format {
@@ -129,11 +173,13 @@ fn start_log(args: &RunArgs, progress: &Progress<'_>) -> (Log, Writer) {
     (log, writer)
 }
 
-fn go(prepared: Prepared, budget: &Budget, log: &Log, progress: &mut Progress<'_>) -> Result<Outcome, Failure> {
-    let failed = |what: &str, cause: std::io::Error| Failure {
-        exit: Exit::Failed,
-        ..Failure::invalid("host", format!("cannot {what}: {cause}"))
-    };
+fn go(
+    prepared: Prepared,
+    secrets: Secrets,
+    budget: &Budget,
+    log: &Log,
+    progress: &mut Progress<'_>,
+) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -144,7 +190,7 @@ fn go(prepared: Prepared, budget: &Budget, log: &Log, progress: &mut Progress<'_
     signals::watch(interrupt.clone()).map_err(|cause| failed("watch for signals", cause))?;
     let scratch = Scratch::create(&std::env::temp_dir()).map_err(|cause| failed("make a temporary folder", cause))?;
     let (sender, events) = queue();
-    let job = job(prepared, budget, log, sender, scratch.path().to_owned())?;
+    let job = job(prepared, secrets, budget, log, sender, scratch.path().to_owned())?;
     let running = runtime.spawn(run::run(job, interrupt));
     let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
@@ -205,6 +251,7 @@ impl Events {
 
 fn job(
     prepared: Prepared,
+    secrets: Secrets,
     budget: &Budget,
     log: &Log,
     events: EventSender,
@@ -222,7 +269,7 @@ fn job(
         temp_dir,
         libraries,
         limits: Limits { blocking_threads: budget.blocking },
-        shared: Arc::new(Shared::new(log.clone(), observer)),
+        shared: Arc::new(Shared::new(log.clone(), observer, secrets)),
     }))
 }
 

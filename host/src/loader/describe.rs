@@ -13,6 +13,7 @@ use pype_plugin::descriptor::LibraryDescriptor;
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, LoadError, open};
+use crate::secret;
 
 /// The hidden command that the child process runs.
 pub(crate) const COMMAND: &str = "__describe";
@@ -51,7 +52,7 @@ enum Refusal {
 pub fn describe(path: &Path) -> Result<LibraryDescriptor, LoadError> {
     let admitted = Cache::of_user()?.admit(path)?;
     let program = worker_binary().map_err(|source| LoadError::Io { doing: "find", path: "pype".into(), source })?;
-    let mut child = Command::new(&program)
+    let mut child = secret::conceal(&mut Command::new(&program))
         .arg(COMMAND)
         .arg(&admitted.copy)
         .stdin(Stdio::null())

@@ -1,19 +1,22 @@
 //! The log: records of the host and of every plugin library, through one bounded queue to one writer.
 //!
 //! Lines never interleave, and each producer's stay in order. When the queue is full, debug and trace records are
-//! dropped and counted, and the count is written; others wait for room.
+//! dropped and counted, and the count is written; others wait for room. Secrets are masked by the writer, whoever wrote
+//! them.
 
 use std::fmt;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
+
+use crate::secret::Redactor;
 
 /// Records that wait for the writer, at most.
 const QUEUE: usize = 8192;
@@ -151,6 +154,14 @@ impl Record {
         Self { at, level, target: target.to_owned(), message: message.to_owned(), fields }
     }
 
+    /// Without secrets. It is masked before it is a line, so that the line stays what it is.
+    fn masked(mut self, secrets: &Redactor) -> Self {
+        secrets.string(&mut self.target);
+        secrets.string(&mut self.message);
+        secrets.object(&mut self.fields);
+        self
+    }
+
     fn line(&self, format: Format) -> String {
         match format {
             Format::Text => self.to_string(),
@@ -193,6 +204,8 @@ pub struct Log {
     filter: Arc<Filter>,
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+    // The writer looks at it for each record; who starts a run adds to it.
+    secrets: Arc<Mutex<Redactor>>,
 }
 
 /// The writer's thread; ends, with everything written, when it is dropped.
@@ -205,18 +218,28 @@ pub struct Writer {
 pub fn start(filter: Filter, format: Format, sink: impl FnMut(&str) + Send + 'static) -> (Log, Writer) {
     let (queue, records) = sync_channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
-    let counted = dropped.clone();
+    let secrets = Arc::new(Mutex::new(Redactor::default()));
+    let (counted, hidden) = (dropped.clone(), secrets.clone());
     let thread = std::thread::Builder::new()
         .name("pype-log".to_owned())
-        .spawn(move || write_all(&records, &counted, format, sink))
+        .spawn(move || write_all(&records, &counted, &hidden, format, sink))
         .expect("the operating system lets the host start a thread");
-    (Log { filter: Arc::new(filter), queue: queue.clone(), dropped }, Writer { queue, thread: Some(thread) })
+    (Log { filter: Arc::new(filter), queue: queue.clone(), dropped, secrets }, Writer { queue, thread: Some(thread) })
 }
 
-fn write_all(records: &Receiver<Message>, dropped: &AtomicU64, format: Format, mut sink: impl FnMut(&str)) {
+fn write_all(
+    records: &Receiver<Message>,
+    dropped: &AtomicU64,
+    secrets: &Mutex<Redactor>,
+    format: Format,
+    mut sink: impl FnMut(&str),
+) {
     while let Ok(message) = records.recv() {
         match message {
-            Message::Record(record) => sink(&record.line(format)),
+            Message::Record(record) => {
+                let secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                sink(&record.masked(&secrets).line(format));
+            }
             Message::Flush(done) => drop(done.send(())),
             Message::End => break,
         }
@@ -243,6 +266,12 @@ impl Log {
             Err(TrySendError::Full(record)) if waits => drop(self.queue.send(record)),
             Err(TrySendError::Full(_)) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+
+    /// Masks what `secrets` masks, from now on and in what waits to be written.
+    pub fn hide(&self, secrets: &Redactor) {
+        let mut hidden = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        *hidden = hidden.and(secrets);
     }
 
     /// Waits until everything so far is written.
@@ -321,6 +350,28 @@ mod tests {
             "loud".parse::<Filter>().expect_err("no level"),
             "`loud` is not a level: use off, error, warn, info, debug or trace"
         );
+    }
+
+    #[test]
+    fn a_secret_is_masked_wherever_it_stands_in_a_record() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let written = lines.clone();
+        let (log, writer) = start(Filter::default(), Format::Json, move |line| {
+            written.lock().expect("no writer panics").push(line.to_owned());
+        });
+        log.hide(&Redactor::of(["\",\"x\":\""]));
+        log.hide(&Redactor::of(["hunter2"]));
+        let fields = Map::from_iter([
+            ("url".to_owned(), "ftp://u:hunter2@h".into()),
+            ("quotes".to_owned(), "a\",\"x\":\"b".into()),
+        ]);
+        log.write(Record::now(Level::Info, "lib_hunter2", "with hunter2\nor not", fields));
+        drop(writer);
+        let lines = lines.lock().expect("no writer panics");
+        let line: Value = serde_json::from_str(&lines[0]).expect("a whole line");
+        assert_eq!(line["target"], "lib_***");
+        assert_eq!(line["message"], "with ***\nor not");
+        assert_eq!((&line["url"], &line["quotes"]), (&Value::from("ftp://u:***@h"), &Value::from("a***b")));
     }
 
     #[test]

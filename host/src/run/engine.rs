@@ -24,6 +24,7 @@ use super::turn::Turn;
 use super::{loops, resume};
 use crate::loader::{LoadError, Loader};
 use crate::prepare::LibraryFile;
+use crate::secret;
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,8 @@ impl Job {
     /// What templates and conditions may use.
     pub(super) fn scope<'a>(&'a self, turn: &'a Turn, globals: &'a Globals) -> Scope<'a> {
         let iter = turn.iteration.as_deref();
-        Scope { context: &self.context, globals, env: &|name| std::env::var(name).ok(), iter, secret: &|_| None }
+        let secret = self.shared.secrets.lookup();
+        Scope { context: &self.context, globals, env: &secret::environment, iter, secret }
     }
 
     pub(super) fn failed(&self, node: Option<&NodeId>, item: &ItemPath, error: Error) {

@@ -18,6 +18,7 @@ use super::turn::Turn;
 use crate::artifact::{Kept, Policy};
 use crate::observe::log::{Level, Log, Record};
 use crate::runs::Journal;
+use crate::secret::Secrets;
 
 /// A global is at most this large, as JSON.
 const GLOBAL_BYTES: usize = 64 * 1024;
@@ -27,17 +28,25 @@ const PROGRESS_EVERY_MS: u64 = 100;
 /// Who hears of what happens in a run. Called from many threads; must not block for long.
 pub type Observer = Arc<dyn Fn(RunEvent) + Send + Sync>;
 
+/// Where a run keeps what it must not lose, and what does not fit into memory.
+pub struct Store {
+    /// Where events are written to.
+    pub journal: Journal,
+    /// When rows leave memory.
+    pub policy: Policy,
+    /// Where to.
+    pub spill_folder: PathBuf,
+}
+
 /// What the nodes of one run share.
 pub struct Shared {
     /// The log.
     pub log: Log,
     /// Who hears of events.
     pub observer: Observer,
-    /// Where events are written to.
-    journal: Journal,
-    policy: Policy,
-    /// Where rows go that do not fit into memory.
-    spill_folder: PathBuf,
+    /// What `{{secret.…}}` stands for. No event holds one.
+    pub secrets: Secrets,
+    store: Store,
     // By URI; what modules registered is kept until the run ends.
     artifacts: Mutex<BTreeMap<String, Kept>>,
     /// Whether a failure within a loop was handled.
@@ -46,14 +55,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Nothing has happened yet.
-    pub fn new(log: Log, observer: Observer, journal: Journal, policy: Policy, spill_folder: PathBuf) -> Self {
+    /// Nothing has happened yet. From now on the log masks `secrets`.
+    pub fn new(log: Log, observer: Observer, secrets: Secrets, store: Store) -> Self {
+        log.hide(secrets.redactor());
         Self {
             log,
             observer,
-            journal,
-            policy,
-            spill_folder,
+            secrets,
+            store,
             artifacts: Mutex::default(),
             handled: AtomicBool::new(false),
             started: Instant::now(),
@@ -68,7 +77,7 @@ impl Shared {
 
     /// Reads a frame to its end, into memory or a file.
     pub(super) async fn hold(&self, frame: Frame) -> Result<Kept> {
-        self.policy.keep(frame, &self.spill_folder).await
+        self.store.policy.keep(frame, &self.store.spill_folder).await
     }
 
     /// Keeps `rows` as the next artifact of `node`.
@@ -79,17 +88,18 @@ impl Shared {
         artifact
     }
 
-    /// Tells the observer, and the log of the run unless it is mere progress.
-    pub fn tell(&self, event: RunEvent) {
+    /// Tells the observer, and the log of the run unless it is mere progress; with secrets masked.
+    pub fn tell(&self, mut event: RunEvent) {
+        self.secrets.redactor().event(&mut event);
         if !matches!(event, RunEvent::NodeProgress { .. }) {
-            self.journal.write(&event);
+            self.store.journal.write(&event);
         }
         (self.observer)(event);
     }
 
     /// Where events are written to.
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        &self.store.journal
     }
 
     pub(super) fn note_handled(&self) {
