@@ -18,6 +18,7 @@ use super::Exit;
 use super::flow::{FlowArgs, print_text};
 use super::progress::Progress;
 use super::render::{Failure, Style};
+use super::select::{Part, SelectArgs};
 use super::signals;
 use crate::loader::Loader;
 use crate::observe::log::{self, Filter, Log, Writer};
@@ -35,10 +36,15 @@ Examples:
   pype run flow.yaml
   pype run flow.yaml --context prod --set day=2025-01-15
   pype run jobs/my_flow                     a job folder that pype build made
+  pype run flow.yaml --select +report       the sub flow of `report` and all that it depends on
+  pype run flow.yaml --select 'tier in (gold, silver)' --exclude beta+
+                                            what is labelled so, but for beta and what depends on it
   pype run flow.yaml --json | jq .event     one event a line")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     flow: FlowArgs,
+    #[command(flatten)]
+    part: SelectArgs,
     /// Which log records are kept: `info`, or `warn,my_plugin=debug`.
     #[arg(long, value_name = "FILTER", env = "PYPE_LOG", default_value = "info")]
     log: Filter,
@@ -60,7 +66,7 @@ enum LogFormat {
 }
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
+    let Some(Part { prepared, left_out }) = args.part.prepare(&args.flow, out)? else { return Ok(Exit::Invalid) };
     if !prepared.warnings.is_empty() {
         // As text with --json too: there, the output is for events.
         print_text(&prepared.warnings)?;
@@ -72,6 +78,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
         true => Progress::for_programs(out),
         false => Progress::for_people(out, Style::of(&std::io::stdout())),
     };
+    progress.leaves_out(&left_out);
     let (log, writer) = start_log(args, &progress);
     let outcome = go(prepared, &budget, &log, &mut progress);
     drop(writer);

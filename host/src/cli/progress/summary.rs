@@ -13,6 +13,7 @@ pub(super) fn text(view: &View, style: Style) -> String {
     let colour = if verdict == Verdict::Succeeded { "1;32" } else { "1;31" };
     let mut text = failures(view, style);
     text.push_str(&not_run(view));
+    text.push_str(&left_out(view));
     let word = style.paint(colour, verdict_word(verdict));
     text.push_str(&format!("{} {word} in {} (run {})\n", view.flow, human::seconds(seconds), view.run_id));
     text.push_str(&written(view));
@@ -49,6 +50,14 @@ fn not_run(view: &View) -> String {
     match rows.is_empty() {
         true => String::new(),
         false => format!("did not run to their end:\n{}\n", render::columns(&rows)),
+    }
+}
+
+fn left_out(view: &View) -> String {
+    match view.left_out.as_slice() {
+        [] => String::new(),
+        [one] => format!("1 sub flow was not selected: {one}\n"),
+        several => format!("{} sub flows were not selected: {}\n", several.len(), several.join(", ")),
     }
 }
 
