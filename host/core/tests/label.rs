@@ -811,6 +811,39 @@ fn naive_within(range: &Value, label: &Value) -> bool {
     side("low", 1) && side("high", -1)
 }
 
+/// Does it fit the schema of rules?
+fn fits(rule: &Value) -> bool {
+    static SCHEMA: std::sync::LazyLock<jsonschema::Validator> = std::sync::LazyLock::new(|| {
+        let nested = json!({"$ref": "#/$defs/Rule"});
+        let schema = json!({"$ref": "#/$defs/Rule", "$defs": {"Rule": Rule::json_schema(&nested)}});
+        jsonschema::draft202012::new(&schema).expect("it is a schema")
+    });
+    SCHEMA.is_valid(rule)
+}
+
+#[test]
+fn the_schema_refuses_what_is_no_rule() {
+    for wrong in [
+        json!(1),
+        json!({}),
+        json!({"al": []}),
+        json!({"all": [], "any": []}),
+        json!({"all": {"match": {"key": "a", "op": "exists"}}}),
+        json!({"not": {"all": [{"match": {"op": "exists"}}]}}),
+        json!({"match": {"key": "a", "op": "eqq", "value": 1}}),
+        json!({"match": {"key": "a", "op": "eq"}}),
+        json!({"match": {"key": "a", "op": "eq", "value": [1]}}),
+        json!({"match": {"key": "a", "op": "GT", "value": null}}),
+        json!({"match": {"key": "a", "op": "in", "value": 1}}),
+        json!({"match": {"key": "a", "op": "between", "range": {"from": 1}}}),
+        json!({"match": {"key": "a", "op": "between", "range": {"low": true}}}),
+        json!({"match": {"key": "a", "op": "exists", "of": 1}}),
+    ] {
+        assert!(!fits(&wrong), "{wrong}");
+        assert!(serde_json::from_value::<Rule>(wrong.clone()).is_err(), "{wrong}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
@@ -820,6 +853,13 @@ proptest! {
         for labels in &labels {
             prop_assert_eq!(read.matches(labels), naive(&tree, labels), "{} over {:?}", tree, labels);
         }
+    }
+
+    #[test]
+    fn the_schema_takes_every_rule(tree in trees()) {
+        let written = serde_json::to_value(rule(&tree.to_string())).expect("it can be written");
+        prop_assert!(fits(&tree), "{}", tree);
+        prop_assert!(fits(&written), "{}", written);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use pype_core::diagnostic::Diagnostics;
 use super::Exit;
 use super::registry::RegistryChoice;
 use super::render::{Failure, Style, diagnostics, diagnostics_json, shown};
+use super::select::{Part, SelectArgs};
 use crate::prepare::{Given, PrepareError, Prepared, prepare};
 
 /// What the commands that read a flow have in common.
@@ -77,24 +78,28 @@ pub(crate) fn print_text(found: &Diagnostics) -> Result<(), Failure> {
 #[command(after_help = "\
 Examples:
   pype validate flow.yaml
-  pype validate flow.yaml --context prod --json")]
+  pype validate flow.yaml --context prod --json
+  pype validate flow.yaml --select +report    can this part run without the rest?")]
 pub(crate) struct ValidateArgs {
     #[command(flatten)]
     flow: FlowArgs,
+    #[command(flatten)]
+    part: SelectArgs,
 }
 
 pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let args = &args.flow;
-    let Some(prepared) = args.prepare(out)? else { return Ok(Exit::Invalid) };
+    let ValidateArgs { flow: args, part } = args;
+    let Some(Part { prepared, left_out }) = part.prepare(args, out)? else { return Ok(Exit::Invalid) };
     if args.json || !prepared.warnings.is_empty() {
         args.print(&prepared.warnings, out)?;
     }
     if !args.json {
         let (nodes, sub_flows) = (prepared.plan.nodes().len(), prepared.plan.sub_flows().len());
         let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let others = if left_out.is_empty() { String::new() } else { format!(", {} not selected", left_out.len()) };
         writeln!(
             out,
-            "{} is valid: {nodes} module{} in {sub_flows} sub flow{}",
+            "{} is valid: {nodes} module{} in {sub_flows} sub flow{}{others}",
             shown(&args.flow),
             plural(nodes),
             plural(sub_flows)

@@ -8,6 +8,7 @@ mod registry;
 mod render;
 mod run;
 mod scaffold;
+mod select;
 mod signals;
 
 use std::io::Write;

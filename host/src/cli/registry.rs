@@ -7,10 +7,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pype_core::label::Rule;
 use serde_json::{Value, json};
 
 use super::Exit;
 use super::render::{self, Failure, Style};
+use super::select;
 use crate::loader::{Digest, LoadError};
 use crate::registry::{self, Options, Places, Registry, RegistryError};
 
@@ -82,8 +84,16 @@ pub(crate) struct ClearArgs {
 #[command(after_help = "\
 Examples:
   pype list-modules
-  pype list-modules --json | jq 'keys'")]
+  pype list-modules --select 'type = mod and not output.rejected'
+  pype list-modules --json | jq 'keys'
+
+A rule asks for labels: name, type, category, version, description, library, module_path, and
+input.PORT, output.PORT, global.NAME, package.NAME. It knows = != < <= > >=, in (a, b),
+between 1 and 5, exists, and, or, not and parentheses.")]
 pub(crate) struct ListArgs {
+    /// Only modules whose labels meet this rule
+    #[arg(long, value_name = "RULE")]
+    select: Option<String>,
     /// As a JSON object: entries by name
     #[arg(long)]
     json: bool,
@@ -180,14 +190,20 @@ pub(crate) fn clear_registry(args: &ClearArgs, out: &mut dyn Write) -> Result<Ex
 
 /// `pype list-modules`. Entries that are not valid are reported, and make the exit code 20.
 pub(crate) fn list_modules(args: &ListArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let rule = match args.select.as_deref().map(|rule| select::rule("--select", rule)).transpose() {
+        Ok(rule) => rule.unwrap_or(Rule::all([])),
+        Err(refused) => return refused.show(args.json, out),
+    };
     let registry = args.choice.to_read()?;
+    let modules: Vec<_> =
+        registry.catalog.iter().filter(|(name, entry)| rule.matches(&entry.labels(name.as_str()))).collect();
     if args.json {
         let entries: serde_json::Map<String, Value> =
-            registry.catalog.iter().map(|(name, entry)| (name.to_string(), json!(entry))).collect();
+            modules.iter().map(|(name, entry)| (name.to_string(), json!(entry))).collect();
         let text = serde_json::to_string_pretty(&entries).expect("entries are plain data");
         writeln!(out, "{text}")?;
     } else {
-        out.write_all(show::listed(&registry).as_bytes())?;
+        out.write_all(show::listed(&registry, &modules).as_bytes())?;
     }
     Ok(if registry.problems.is_empty() { Exit::Ok } else { Exit::Invalid })
 }

@@ -54,6 +54,11 @@ pub(crate) fn diagnostics(found: &Diagnostics, style: Style) -> String {
     text + &tally(found)
 }
 
+/// A finding in an argument, which it names where others name a file; `given` is the argument's text.
+pub(crate) fn in_argument(one: &Diagnostic, given: &str, style: Style) -> String {
+    diagnostic(one, Some(given), style) + "\n"
+}
+
 /// The findings as a JSON array.
 pub(crate) fn diagnostics_json(found: &Diagnostics) -> String {
     let sorted: Vec<&Diagnostic> = found.iter().collect();

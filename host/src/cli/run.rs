@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use clap::{Args, ValueEnum};
 use pype_core::run::event::RunEvent;
+use pype_core::run::previous::Previous;
 use pype_core::run::scheduler::{Outcome, Verdict};
 use pype_plugin::host::LibraryFacts;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +19,15 @@ use super::Exit;
 use super::flow::{FlowArgs, print_text};
 use super::progress::Progress;
 use super::render::{Failure, Style};
+use super::select::{Part, SelectArgs};
 use super::signals;
+use crate::artifact::{Policy, RamLimit};
 use crate::loader::Loader;
 use crate::observe::log::{self, Filter, Log, Writer};
 use crate::prepare::Prepared;
 use crate::run::services::Shared;
-use crate::run::{self, Job, LibraryServices, Limits, Scratch};
+use crate::run::{self, Job, LibraryServices, Limits, Store};
+use crate::runs::{self, Journal, RunFolder, RunsError};
 use crate::secret::{self, Origin, SecretError, Secrets};
 
 /// While more events than this wait for the display, progress is left out.
@@ -36,6 +40,10 @@ Examples:
   pype run flow.yaml
   pype run flow.yaml --context prod --set day=2025-01-15
   pype run jobs/my_flow                     a job folder that pype build made
+  pype run flow.yaml --select +report       the sub flow of `report` and all that it depends on
+  pype run flow.yaml --select 'tier in (gold, silver)' --exclude beta+
+                                            what is labelled so, but for beta and what depends on it
+  pype run flow.yaml --resume               where the last run of this flow stopped
   pype run flow.yaml --json | jq .event     one event a line
 
 Secrets, for {{secret.db.password}} in configs:
@@ -46,6 +54,14 @@ Secrets, for {{secret.db.password}} in configs:
 pub(crate) struct RunArgs {
     #[command(flatten)]
     flow: FlowArgs,
+    #[command(flatten)]
+    part: SelectArgs,
+    /// Goes on with a run that did not succeed, or whose flow or inputs have changed: what is still as it was is used
+    /// again. Without an id, the last run of the flow.
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    resume: Option<String>,
+    #[command(flatten)]
+    runs: RunsFolder,
     /// Which log records are kept: `info`, or `warn,my_plugin=debug`.
     #[arg(long, value_name = "FILTER", env = "PYPE_LOG", default_value = "info")]
     log: Filter,
@@ -71,7 +87,7 @@ enum LogFormat {
 }
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
+    let Some(Part { prepared, left_out }) = args.part.prepare(&args.flow, out)? else { return Ok(Exit::Invalid) };
     if !prepared.warnings.is_empty() {
         // As text with --json too: there, the output is for events.
         print_text(&prepared.warnings)?;
@@ -84,8 +100,10 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
         true => Progress::for_programs(out),
         false => Progress::for_people(out, Style::of(&std::io::stdout())),
     };
+    progress.leaves_out(&left_out);
     let (log, writer) = start_log(args, &progress);
-    let outcome = go(prepared, secrets, &budget, &log, &mut progress);
+    let outcome =
+        session(args, &prepared).and_then(|session| go(prepared, secrets, session, &budget, &log, &mut progress));
     drop(writer);
     let outcome = outcome?;
     Ok(match if args.strict { outcome.strict_verdict() } else { outcome.verdict() } {
@@ -173,9 +191,29 @@ fn start_log(args: &RunArgs, progress: &Progress<'_>) -> (Log, Writer) {
     (log, writer)
 }
 
+/// A run's folder, and what is in it from earlier sessions.
+struct Session {
+    folder: RunFolder,
+    previous: Previous,
+}
+
+fn session(args: &RunArgs, prepared: &Prepared) -> Result<Session, Failure> {
+    let runs = args.runs.of(&args.flow.flow);
+    let flow = prepared.plan.name.as_str();
+    Ok(match &args.resume {
+        None => Session { folder: RunFolder::create(&runs, flow)?, previous: Previous::default() },
+        Some(id) => {
+            let id = Some(id.as_str()).filter(|id| !id.is_empty());
+            let (folder, records) = RunFolder::resume(&runs, id, flow)?;
+            Session { folder, previous: Previous::of(&records) }
+        }
+    })
+}
+
 fn go(
     prepared: Prepared,
     secrets: Secrets,
+    session: Session,
     budget: &Budget,
     log: &Log,
     progress: &mut Progress<'_>,
@@ -188,18 +226,22 @@ fn go(
     pype_plugin::host::adopt_runtime(runtime.handle().clone());
     let interrupt = CancellationToken::new();
     signals::watch(interrupt.clone()).map_err(|cause| failed("watch for signals", cause))?;
-    let scratch = Scratch::create(&std::env::temp_dir()).map_err(|cause| failed("make a temporary folder", cause))?;
+    let scratch = session.folder.scratch().map_err(|cause| failed("make a temporary folder", cause))?;
     let (sender, events) = queue();
-    let job = job(prepared, secrets, budget, log, sender, scratch.path().to_owned())?;
+    let (journal, journal_writer) = session.folder.journal()?;
+    let surroundings = Surroundings { secrets, budget, log, journal, temp_dir: scratch.path().to_owned() };
+    let job = job(prepared, &session, surroundings, sender)?;
     let running = runtime.spawn(run::run(job, interrupt));
     let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
+    let written = journal_writer.finish();
     // A query that cannot be interrupted must not hold the process: its sink was closed already.
     runtime.shutdown_background();
     if let Err(cause) = shown {
         // What became of the run decides the exit code, whoever reads the output.
         tracing::warn!("the output could not be written: {cause}");
     }
+    written.map_err(|why| lost_journal(&session.folder, &why))?;
     Ok(outcome)
 }
 
@@ -249,32 +291,92 @@ impl Events {
     }
 }
 
+/// What a run has around it.
+struct Surroundings<'a> {
+    secrets: Secrets,
+    budget: &'a Budget,
+    log: &'a Log,
+    journal: Journal,
+    temp_dir: PathBuf,
+}
+
 fn job(
     prepared: Prepared,
-    secrets: Secrets,
-    budget: &Budget,
-    log: &Log,
+    session: &Session,
+    around: Surroundings<'_>,
     events: EventSender,
-    temp_dir: PathBuf,
 ) -> Result<Arc<Job>, Failure> {
-    let observer = Arc::new(move |event| events.send(event));
+    let Surroundings { secrets, budget, log, journal, temp_dir } = around;
+    let observer: run::Observer = Arc::new(move |event| events.send(event));
     let facts = LibraryFacts { threads: budget.blocking };
     let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
     let libraries = run::load_libraries(&prepared.plan, &prepared.libraries, &loader)?;
+    let settings = &prepared.plan.settings;
+    let policy =
+        Policy { spill_threshold_rows: settings.spill_threshold_rows, ram: RamLimit::share(settings.max_ram_share) };
     Ok(Arc::new(Job {
-        run_id: run_id(),
-        plan: prepared.plan,
+        run_id: session.folder.id.clone(),
         context: prepared.context,
         folder: prepared.folder,
-        temp_dir,
+        run_folder: session.folder.path().to_owned(),
+        checkpoints: session.folder.checkpoints()?,
+        session: session.previous.sessions + 1,
+        previous: session.previous.clone(),
         libraries,
+        key: match secret::uses(&prepared.plan).is_empty() {
+            true => None,
+            false => Some(secret::Key::of_user()?),
+        },
+        digests: run::digests(&prepared.libraries)?,
         limits: Limits { blocking_threads: budget.blocking },
-        shared: Arc::new(Shared::new(log.clone(), observer, secrets)),
+        shared: Arc::new(Shared::new(
+            log.clone(),
+            observer,
+            secrets,
+            Store { journal, policy, spill_folder: temp_dir.clone() },
+        )),
+        temp_dir,
+        plan: prepared.plan,
     }))
 }
 
-/// `20250115T093000-4711`: when, and which process.
-fn run_id() -> String {
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
-    format!("{now}-{}", std::process::id())
+fn lost_journal(folder: &RunFolder, why: &str) -> Failure {
+    let message = format!("the log of the run in `{}` could not be written: {why}", folder.path().display());
+    let failure = Failure { exit: Exit::Failed, ..Failure::invalid("run-log", message) };
+    failure.hint("make room, then go on with `pype run … --resume`: what is written there is whole")
+}
+
+impl From<RunsError> for Failure {
+    fn from(error: RunsError) -> Self {
+        let hint = match &error {
+            RunsError::NotThere { .. } | RunsError::NoneOf { .. } => {
+                "`pype runs list` shows the runs that there are; `--runs DIR` looks elsewhere"
+            }
+            RunsError::Alive { .. } => "wait until it has ended, or stop it",
+            RunsError::Log { .. } => "start a new run without `--resume`",
+            RunsError::Io { .. } => "`--runs DIR` keeps runs in another folder",
+        };
+        let exit = match &error {
+            RunsError::Io { .. } => Exit::Failed,
+            RunsError::NotThere { .. } | RunsError::NoneOf { .. } | RunsError::Alive { .. } | RunsError::Log { .. } => {
+                Exit::Invalid
+            }
+        };
+        Failure { exit, ..Failure::invalid("runs", error.to_string()).hint(hint) }
+    }
+}
+
+/// Where runs are kept.
+#[derive(Args)]
+pub(crate) struct RunsFolder {
+    /// Where runs are kept; else `runs` in the project, the nearest folder upward with a registry, else beside the flow.
+    #[arg(long, value_name = "DIR", env = "PYPE_RUNS")]
+    runs: Option<PathBuf>,
+}
+
+impl RunsFolder {
+    /// The folder for the runs of what is at `document`.
+    pub(crate) fn of(&self, document: &Path) -> PathBuf {
+        self.runs.clone().unwrap_or_else(|| runs::folder_for(document))
+    }
 }

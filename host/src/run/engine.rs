@@ -22,7 +22,7 @@ use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
 use super::turn::Turn;
 use super::{loops, resume};
-use crate::loader::{LoadError, Loader};
+use crate::loader::{self, LoadError, Loader};
 use crate::prepare::LibraryFile;
 use crate::secret;
 
@@ -57,6 +57,8 @@ pub struct Job {
     pub libraries: BTreeMap<NodeId, Library>,
     /// The digest of each module's library.
     pub digests: BTreeMap<NodeId, String>,
+    /// What secrets are hashed with, if there are any.
+    pub key: Option<secret::Key>,
     /// What it may use.
     pub limits: Limits,
     /// What its nodes share.
@@ -103,6 +105,25 @@ pub fn load_libraries(
         libraries.insert(node.id.clone(), library);
     }
     Ok(libraries)
+}
+
+/// The digest of every node's library.
+///
+/// # Errors
+/// A library without a registered digest cannot be read.
+pub fn digests(files: &BTreeMap<NodeId, LibraryFile>) -> Result<BTreeMap<NodeId, String>, LoadError> {
+    let mut known: BTreeMap<&LibraryFile, String> = BTreeMap::new();
+    let mut digests = BTreeMap::new();
+    for (id, file) in files {
+        let digest = match (known.get(file), &file.sha256) {
+            (Some(digest), _) => digest.clone(),
+            (None, Some(digest)) => digest.to_string(),
+            (None, None) => loader::digest(&file.path)?.to_string(),
+        };
+        known.insert(file, digest.clone());
+        digests.insert(id.clone(), digest);
+    }
+    Ok(digests)
 }
 
 /// Runs `job` until everything has ended, its time is up, or `interrupt` fires.

@@ -10,11 +10,9 @@ mod frames;
 mod loops;
 mod node;
 mod resume;
-mod scratch;
 pub mod services;
 mod sub_flow;
 mod turn;
 
-pub use self::engine::{Job, Limits, load_libraries, run};
-pub use self::scratch::Scratch;
-pub use self::services::{LibraryServices, Observer};
+pub use self::engine::{Job, Limits, digests, load_libraries, run};
+pub use self::services::{LibraryServices, Observer, Store};

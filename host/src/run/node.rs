@@ -76,7 +76,10 @@ pub(super) fn configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Valu
 
 /// The same for a fingerprint: what holds a secret is hashed.
 pub(super) fn sealed_configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Value> {
-    filled_in(job, turn, node, &|filled| filled)
+    filled_in(job, turn, node, &|filled| match &job.key {
+        Some(key) => key.hash(&filled.to_string()).into(),
+        None => filled,
+    })
 }
 
 fn filled_in(job: &Job, turn: &Turn, node: &PlannedNode, seal: &dyn Fn(Value) -> Value) -> Result<Value> {

@@ -41,7 +41,7 @@ pub(super) async fn with_outputs(job: &Job, turn: &Turn, mut before: Fingerprint
             let node = job.plan.node(id);
             let configs = node::configs(job, turn, node)?;
             let now = job.libraries[id].resources(node.module.as_str(), &configs).await?;
-            made_from.outputs = now.outputs.map(states);
+            made_from.outputs = now.outputs.map(|all| states(job, all));
         }
     }
     Ok(before)
@@ -54,14 +54,17 @@ async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<NodeFinge
         module: node.module.to_string(),
         library: job.digests[&node.id].clone(),
         configs: digest(node::sealed_configs(job, turn, node)?.to_string().as_bytes()),
-        inputs: resources.inputs.map(states),
-        outputs: resources.outputs.map(states),
+        inputs: resources.inputs.map(|all| states(job, all)),
+        outputs: resources.outputs.map(|all| states(job, all)),
         is_source: node.entry.kind == ModuleKind::Source,
     })
 }
 
-fn states(resources: Vec<Resource>) -> Vec<ResourceState> {
-    let state = |Resource { uri, size, modified, etag }| ResourceState { uri, size, modified, etag };
+fn states(job: &Job, resources: Vec<Resource>) -> Vec<ResourceState> {
+    let state = |Resource { mut uri, size, modified, etag }| {
+        job.shared.secrets.redactor().string(&mut uri);
+        ResourceState { uri, size, modified, etag }
+    };
     resources.into_iter().map(state).collect()
 }
 
@@ -113,8 +116,7 @@ fn upstream_that_ran(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Option<Strin
 
 /// Brings back what the modules of a sub flow have announced, and the rows that were kept.
 fn restore(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Result<(), String> {
-    let mut kept = Vec::new();
-    let mut lists = Vec::new();
+    let (mut kept, mut lists, mut globals) = (Vec::new(), Vec::new(), Vec::new());
     for id in &sub_flow.nodes {
         for stored in job.previous.stored(id, &turn.path) {
             let path = job.run_folder.join(&stored.path);
@@ -135,16 +137,20 @@ fn restore(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Result<(), String> {
         }
     }
     needs(job, sub_flow, &kept, &lists)?;
+    for id in &sub_flow.nodes {
+        for (name, value) in job.previous.globals(id, &turn.path) {
+            let value = value.clone().ok_or_else(|| format!("its global `{name}` held a secret, which is not kept"))?;
+            globals.push((id, name, value));
+        }
+    }
+    for (id, name, value) in globals {
+        turn.set_global(id, name, value).map_err(|twice| twice.to_string())?;
+    }
     for (from, rows) in kept {
         turn.keep(from, rows);
     }
     for (node, name, items) in lists {
         turn.set_list(node, name, items);
-    }
-    for id in &sub_flow.nodes {
-        for (name, value) in job.previous.globals(id, &turn.path) {
-            turn.set_global(id, name, value.clone()).map_err(|twice| twice.to_string())?;
-        }
     }
     Ok(())
 }

@@ -163,13 +163,28 @@ impl HostServices for NodeServices {
             .set_global(&self.node, declared, value.clone())
             .map_err(|twice| Error::new(ErrorKind::Internal, "global-set-twice", twice.to_string()))?;
         let (node, item) = (self.node.clone(), self.turn.path.clone());
-        self.shared.tell(RunEvent::Global { node, item, name: declared.to_owned(), value });
+        self.shared.tell(RunEvent::Global { node, item, name: declared.to_owned(), value, masked: false });
         Ok(())
     }
 
     fn global(&self, name: &str) -> Option<Value> {
         let (node, name) = name.split_once("__")?;
         self.turn.globals().get(node, name).cloned()
+    }
+
+    fn set_list(&self, name: &str, items: Vec<Value>) -> Result<()> {
+        if !self.declared_lists.iter().any(|declared| declared == name) {
+            let message = format!("the module `{}` does not declare the list `{name}`", self.module);
+            let error = Error::new(ErrorKind::Internal, "undeclared-list", message);
+            return Err(error.hint("this is a fault in the plugin"));
+        }
+        match self.turn.set_list(&self.node, name, items) {
+            None => Ok(()),
+            Some(_) => {
+                let message = format!("the list `{name}` was set before and cannot change");
+                Err(Error::new(ErrorKind::Internal, "list-set-twice", message))
+            }
+        }
     }
 
     fn progress(&self, rows: u64, bytes: u64) {

@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use crate::artifact::Kept;
 
+/// The items of a list.
+pub(super) type Items = Arc<Vec<Value>>;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Turn {
@@ -27,7 +30,7 @@ pub(super) struct Turn {
     globals: Mutex<Arc<Globals>>,
     // The same of what is kept.
     kept: Mutex<BTreeMap<Endpoint, Kept>>,
-    lists: Mutex<BTreeMap<(NodeId, String), Arc<Vec<Value>>>>,
+    lists: Mutex<BTreeMap<(NodeId, String), Items>>,
     ran: Mutex<BTreeSet<SubFlowId>>,
 }
 
@@ -69,11 +72,11 @@ impl Turn {
     }
 
     /// Takes the items of a list; gives back those that were there.
-    pub(super) fn set_list(&self, node: &NodeId, name: &str, items: Vec<Value>) -> Option<Arc<Vec<Value>>> {
+    pub(super) fn set_list(&self, node: &NodeId, name: &str, items: Vec<Value>) -> Option<Items> {
         held(&self.lists).insert((node.clone(), name.to_owned()), Arc::new(items))
     }
 
-    pub(super) fn list(&self, node: &NodeId, name: &str) -> Option<Arc<Vec<Value>>> {
+    pub(super) fn list(&self, node: &NodeId, name: &str) -> Option<Items> {
         held(&self.lists).get(&(node.clone(), name.to_owned())).cloned()
     }
 

@@ -130,7 +130,7 @@ impl Writer {
             };
             let went_on = match next {
                 Ok(Entry::Line(line)) => self.take(&line),
-                Ok(Entry::Settle(done)) => self.sync().map(|()| drop(done.send(()))),
+                Ok(Entry::Settle(done)) => self.sync().map(|()| done.send(()).unwrap_or(())),
                 Ok(Entry::End) => {
                     let last = self.sync();
                     self.lose(last);

@@ -4,6 +4,7 @@
 //! it holds a lock, so that nobody resumes or removes a run that lives.
 
 mod journal;
+mod scratch;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -12,9 +13,12 @@ use std::path::{Path, PathBuf};
 use pype_core::run::log::{self, LogError, Record};
 
 pub use self::journal::{Journal, JournalWriter};
+pub use self::scratch::Scratch;
 
 const EVENTS: &str = "run.json";
 const LOCK: &str = ".lock";
+/// Beside all runs, where they keep what nobody needs afterwards.
+const SCRATCH: &str = ".scratch";
 /// Where a run keeps rows.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -153,6 +157,16 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// A new folder beside all runs for files that nobody needs afterwards; what killed runs have left there goes.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self) -> io::Result<Scratch> {
+        let beside = self.path.parent().unwrap_or(&self.path).join(SCRATCH);
+        fs::create_dir_all(&beside)?;
+        Scratch::create(&beside)
+    }
+
     /// Begins to write events to the end of its log.
     ///
     /// # Errors
@@ -219,7 +233,7 @@ pub fn folder_for(document: &Path) -> PathBuf {
 }
 
 fn last_of(runs: &Path, flow: &str) -> Result<String, RunsError> {
-    let is_of_flow = |id: &String| id.strip_prefix(flow).is_some_and(|rest| is_stamp(rest));
+    let is_of_flow = |id: &String| id.strip_prefix(flow).is_some_and(is_stamp);
     let last = ids(runs)?.into_iter().rfind(is_of_flow);
     last.ok_or_else(|| RunsError::NoneOf { flow: flow.to_owned(), folder: runs.to_owned() })
 }

@@ -118,7 +118,11 @@ impl Redactor {
     /// Masks what modules have put into an event.
     pub fn event(&self, event: &mut RunEvent) {
         match event {
-            RunEvent::Global { value, .. } => self.value(value),
+            RunEvent::Global { value, masked, .. } => {
+                let whole = value.clone();
+                self.value(value);
+                *masked = *value != whole;
+            }
             RunEvent::NodeFailed { error, .. } => self.value(error),
             RunEvent::NodeFinished { outputs, .. } => {
                 outputs.iter_mut().for_each(|OutputInfo { target, .. }| self.string(target));
@@ -126,6 +130,8 @@ impl Redactor {
             RunEvent::SubFlowFinished { reason, .. } => reason.iter_mut().for_each(|reason| self.string(reason)),
             RunEvent::RunStarted { .. }
             | RunEvent::SubFlowStarted { .. }
+            | RunEvent::LoopStarted { .. }
+            | RunEvent::Stored { .. }
             | RunEvent::NodeStarted { .. }
             | RunEvent::NodeProgress { .. }
             | RunEvent::RunFinished { .. } => {}
@@ -189,6 +195,8 @@ fn in_base64(value: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use pype_core::run::event::ItemPath;
 
     use super::*;
 
@@ -256,10 +264,21 @@ mod tests {
         let secret = Redactor::of(["hunter2"]);
         let node = || "n".parse().expect("an id");
         let mut events = [
-            RunEvent::Global { node: node(), name: "url".into(), value: json!("ftp://u:hunter2@h") },
-            RunEvent::NodeFailed { node: node(), error: json!({"kind": "io", "causes": ["hunter2"]}) },
+            RunEvent::Global {
+                node: node(),
+                item: ItemPath::default(),
+                name: "url".into(),
+                value: json!("ftp://u:hunter2@h"),
+                masked: false,
+            },
+            RunEvent::NodeFailed {
+                node: node(),
+                item: ItemPath::default(),
+                error: json!({"kind": "io", "causes": ["hunter2"]}),
+            },
             RunEvent::NodeFinished {
                 node: node(),
+                item: ItemPath::default(),
                 rows: None,
                 bytes: 0,
                 seconds: 0.0,

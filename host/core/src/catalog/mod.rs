@@ -5,6 +5,7 @@
 
 mod beside;
 mod integers;
+mod labels;
 mod paths;
 mod registry;
 mod schema;

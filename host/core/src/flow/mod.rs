@@ -8,6 +8,7 @@ mod edge;
 pub mod load;
 pub mod plan;
 mod precedence;
+pub mod select;
 pub mod spec;
 
 use crate::catalog::Catalog;

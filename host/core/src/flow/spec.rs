@@ -71,10 +71,10 @@ pub struct Settings {
     /// The size of the thread pools; absent: the host decides.
     pub threads: Option<NonZeroUsize>,
     /// A frame that the host holds goes to a file when it has more rows.
-    #[serde(default = "spill_threshold_rows")]
+    #[serde(default = "spill_threshold_rows", skip_serializing_if = "is_usual_threshold")]
     pub spill_threshold_rows: u64,
     /// The same when the process has more than this share of the memory that it may have.
-    #[serde(default = "max_ram_share")]
+    #[serde(default = "max_ram_share", skip_serializing_if = "is_usual_share")]
     pub max_ram_share: f64,
 }
 
@@ -84,6 +84,20 @@ fn spill_threshold_rows() -> u64 {
 
 fn max_ram_share() -> f64 {
     0.7
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_usual_threshold(rows: &u64) -> bool {
+    *rows == spill_threshold_rows()
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::float_cmp,
+    reason = "serde passes a reference; it is the very number"
+)]
+fn is_usual_share(share: &f64) -> bool {
+    *share == max_ram_share()
 }
 
 impl Default for Settings {

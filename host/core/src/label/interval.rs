@@ -42,11 +42,15 @@ impl Interval {
         found.map(|()| Interval { low, high })
     }
 
-    pub(super) fn low(&self) -> &Bound<Ordered> {
+    /// Where it begins.
+    #[must_use]
+    pub fn low(&self) -> &Bound<Ordered> {
         &self.low
     }
 
-    pub(super) fn high(&self) -> &Bound<Ordered> {
+    /// Where it ends.
+    #[must_use]
+    pub fn high(&self) -> &Bound<Ordered> {
         &self.high
     }
 

@@ -56,6 +56,7 @@ mod interval;
 mod operator;
 mod print;
 mod rule;
+mod schema;
 mod serial;
 mod text;
 mod token;
@@ -64,7 +65,8 @@ mod yaml;
 
 pub use build::{Label, label};
 pub use interval::{Interval, IntervalError};
-pub use rule::{Rule, select};
+pub use operator::Test;
+pub use rule::{Branch, Rule, select};
 pub use text::TextError;
 pub use value::{Literal, Ordered};
 

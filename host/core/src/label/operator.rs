@@ -9,17 +9,28 @@ use super::value::{Literal, Ordered};
 
 /// What is asked of one label.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Test {
+pub enum Test {
+    /// It has this value.
     Eq(Literal),
+    /// It has not this value, or is missing.
     Ne(Literal),
+    /// It is above the limit.
     Gt(Ordered),
+    /// It is at the limit or above.
     Gte(Ordered),
+    /// It is below the limit.
     Lt(Ordered),
+    /// It is at the limit or below.
     Lte(Ordered),
+    /// It has one of these values.
     In(Vec<Literal>),
+    /// It has none of these values, or is missing.
     NotIn(Vec<Literal>),
+    /// It lies in the interval.
     Between(Interval),
+    /// It lies outside the interval, or is missing.
     NotBetween(Interval),
+    /// It is there, be it null.
     Exists,
 }
 
@@ -56,7 +67,8 @@ pub(super) enum Operand {
 impl Test {
     /// Does a label pass that has this value, or is missing? The negative operators hold wherever the positive ones do
     /// not.
-    pub(super) fn passes(&self, label: Option<&Value>) -> bool {
+    #[must_use]
+    pub fn passes(&self, label: Option<&Value>) -> bool {
         let equals = |literal: &Literal| label.is_some_and(|label| literal.equals(label));
         let order = |literal: &Ordered| label.and_then(|label| literal.order_of(label));
         let within = |interval: &Interval| label.is_some_and(|label| interval.contains(label));

@@ -1,5 +1,6 @@
 //! The tree, and what it means for a set of labels.
 
+use std::collections::BTreeSet;
 use std::ops::{BitAnd, BitOr, Not};
 
 use serde_json::{Map, Value};
@@ -17,7 +18,7 @@ pub struct Rule(Branch);
 /// The four sorts of rule. Only [`Rule::all`], [`Rule::any`] and `!` make the first three: there is never a branch
 /// directly in one of its own sort, nor an `All` or `Any` of exactly one.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Branch {
+pub enum Branch {
     /// Every one is met.
     All(Vec<Rule>),
     /// At least one is met.
@@ -79,6 +80,16 @@ impl Rule {
         }
     }
 
+    /// The labels that it asks for.
+    #[must_use]
+    pub fn keys(&self) -> BTreeSet<&str> {
+        match &self.0 {
+            Branch::All(rules) | Branch::Any(rules) => rules.iter().flat_map(Rule::keys).collect(),
+            Branch::Not(rule) => rule.keys(),
+            Branch::Match { key, .. } => BTreeSet::from([key.as_str()]),
+        }
+    }
+
     pub(super) fn of(key: impl Into<String>, test: Test) -> Rule {
         Rule(Branch::Match { key: key.into(), test })
     }
@@ -88,7 +99,9 @@ impl Rule {
         Rule::all([Rule::of(key.clone(), Test::Exists), Rule::of(key, Test::NotIn(unset()))])
     }
 
-    pub(super) fn branch(&self) -> &Branch {
+    /// Which sort of rule it is, and of what: for those who turn rules into something else, such as a query.
+    #[must_use]
+    pub fn branch(&self) -> &Branch {
         &self.0
     }
 

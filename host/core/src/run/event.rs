@@ -82,6 +82,9 @@ pub enum RunEvent {
         name: String,
         /// The value.
         value: Value,
+        /// Whether a secret was masked in it: it is not the value that readers get.
+        #[serde(default, skip_serializing_if = "is_false")]
+        masked: bool,
     },
     /// Rows were written to a file that the run keeps.
     Stored {

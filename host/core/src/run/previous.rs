@@ -18,9 +18,15 @@ pub struct Previous {
     pub sessions: u32,
     // By name: numbers change with the flow.
     completed: HashMap<(String, ItemPath), Fingerprint>,
-    globals: HashMap<(NodeId, ItemPath), Vec<(String, Value)>>,
-    stored: HashMap<(NodeId, ItemPath), Vec<StoredRows>>,
+    globals: HashMap<InTurn, Vec<SetGlobal>>,
+    stored: HashMap<InTurn, Vec<StoredRows>>,
 }
+
+/// A module, and for which items it ran.
+type InTurn = (NodeId, ItemPath);
+
+/// A global and its value; none of one that held a secret, for that was not written down.
+pub type SetGlobal = (String, Option<Value>);
 
 /// A file that a run keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +65,9 @@ impl Previous {
                     previous.globals.remove(&key);
                     previous.stored.remove(&key);
                 }
-                RunEvent::Global { node, item, name, value } => {
+                RunEvent::Global { node, item, name, value, masked } => {
                     let values = previous.globals.entry((node.clone(), item.clone())).or_default();
-                    values.push((name.clone(), value.clone()));
+                    values.push((name.clone(), (!masked).then(|| value.clone())));
                 }
                 RunEvent::Stored { node, item, port, purpose, path, rows, bytes } => {
                     let stored = previous.stored.entry((node.clone(), item.clone())).or_default();
@@ -104,7 +110,7 @@ impl Previous {
 
     /// The globals that a module has set.
     #[must_use]
-    pub fn globals(&self, node: &NodeId, item: &ItemPath) -> &[(String, Value)] {
+    pub fn globals(&self, node: &NodeId, item: &ItemPath) -> &[SetGlobal] {
         self.globals.get(&(node.clone(), item.clone())).map_or(&[], Vec::as_slice)
     }
 

@@ -53,6 +53,11 @@ impl<'a> Progress<'a> {
         Self { view: View::default(), display: Display::Json, out, style: Style::Plain }
     }
 
+    /// Sub flows that are not selected, and so no part of the run: to be told with it.
+    pub(crate) fn leaves_out(&mut self, sub_flows: &[String]) {
+        self.view.left_out = sub_flows.iter().map(ToString::to_string).collect();
+    }
+
     /// The live tree, if there is one: other output to the terminal must go through its `suspend` or `println`.
     pub(crate) fn live(&self) -> Option<MultiProgress> {
         match &self.display {
@@ -69,7 +74,10 @@ impl<'a> Progress<'a> {
         self.view.apply(event, Instant::now());
         match &mut self.display {
             Display::Json => {
-                let line = serde_json::to_string(event).expect("an event is plain data");
+                let mut line = serde_json::to_value(event).expect("an event is plain data");
+                if matches!(event, RunEvent::RunStarted { .. }) && !self.view.left_out.is_empty() {
+                    line["not_selected"] = self.view.left_out.clone().into();
+                }
                 writeln!(self.out, "{line}")?;
                 return self.out.flush();
             }
@@ -207,6 +215,26 @@ flights failed in 1.30 s (run r1)
   out/delays.csv  31 rows  2.9 kB
 ";
         assert_eq!(summary::text(&view, Style::Plain), expect);
+    }
+
+    #[test]
+    fn what_is_not_selected_is_told() {
+        let mut view = View::default();
+        view.left_out = vec!["people".into(), "report".into()];
+        let events = events();
+        view.apply(&events[0], Instant::now());
+        let line = plain::line(&view, &events[0]);
+        assert_eq!(line.as_deref(), Some("run r1 of flights: 3 sub flows, 4 modules; 2 sub flows not selected"));
+        view.apply(&RunEvent::RunFinished { verdict: Verdict::Succeeded, seconds: 1.3 }, Instant::now());
+        let text = summary::text(&view, Style::Plain);
+        assert!(text.contains("2 sub flows were not selected: people, report\nflights succeeded"), "{text}");
+
+        let mut out = Vec::new();
+        let mut progress = Progress::for_programs(&mut out);
+        progress.leaves_out(&["people".to_owned()]);
+        progress.event(&events[0]).expect("written");
+        let line: serde_json::Value = serde_json::from_slice(&out).expect("an event");
+        assert_eq!(line["not_selected"], json!(["people"]));
     }
 
     #[test]

@@ -12,8 +12,12 @@ pub(super) fn line(view: &View, event: &RunEvent) -> Option<String> {
         RunEvent::RunStarted { .. } => {
             let (sub_flows, nodes) = (view.sub_flows.len(), view.nodes().count());
             let plural = |count: usize| if count == 1 { "" } else { "s" };
+            let others = match view.left_out.len() {
+                0 => String::new(),
+                count => format!("; {count} sub flow{} not selected", plural(count)),
+            };
             format!(
-                "run {} of {}: {sub_flows} sub flow{}, {nodes} module{}",
+                "run {} of {}: {sub_flows} sub flow{}, {nodes} module{}{others}",
                 view.run_id,
                 view.flow,
                 plural(sub_flows),

@@ -14,6 +14,7 @@ pub(super) fn text(view: &View, style: Style) -> String {
     let colour = if verdict == Verdict::Succeeded { "1;32" } else { "1;31" };
     let mut text = failures(view, style);
     text.push_str(&not_run(view));
+    text.push_str(&left_out(view));
     let word = style.paint(colour, verdict_word(verdict));
     text.push_str(&format!("{} {word} in {} (run {})\n", view.flow, human::seconds(seconds), view.run_id));
     text.push_str(&written(view));
@@ -65,6 +66,14 @@ fn not_run_for_items(one: &SubFlowView) -> Vec<Vec<String>> {
         vec![format!("  {}", one.name), state, printable(items.reason.as_deref().unwrap_or_default())]
     };
     unusual.map(row).collect()
+}
+
+fn left_out(view: &View) -> String {
+    match view.left_out.as_slice() {
+        [] => String::new(),
+        [one] => format!("1 sub flow was not selected: {one}\n"),
+        several => format!("{} sub flows were not selected: {}\n", several.len(), several.join(", ")),
+    }
 }
 
 /// Only what is there to stay: a node is finished once its sink has committed.

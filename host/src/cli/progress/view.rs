@@ -16,6 +16,8 @@ pub(super) struct View {
     pub(super) flow: String,
     pub(super) sub_flows: Vec<SubFlowView>,
     pub(super) ended: Option<(Verdict, f64)>,
+    /// The names of the sub flows that are not selected.
+    pub(super) left_out: Vec<String>,
     /// Where each sub flow stands, and each node: its sub flow's place, and its own there.
     places: HashMap<SubFlowId, usize>,
     node_places: HashMap<NodeId, (usize, usize)>,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pype_core::catalog::{ModuleEntry, Parameter};
 use pype_core::diagnostic::Diagnostics;
+use pype_core::name::ModuleName;
 use serde_json::Value;
 
 use crate::cli::render::{self, Style};
@@ -62,9 +63,10 @@ pub(super) fn modules(count: usize) -> String {
     format!("{count} module{}", if count == 1 { "" } else { "s" })
 }
 
-pub(super) fn listed(registry: &Registry) -> String {
+/// Some of a registry's modules.
+pub(super) fn listed(registry: &Registry, selected: &[(&ModuleName, &ModuleEntry)]) -> String {
     let mut groups: BTreeMap<&str, Vec<Vec<String>>> = BTreeMap::new();
-    for (name, entry) in registry.catalog.iter() {
+    for (name, entry) in selected {
         let category = if entry.category.is_empty() { "Other" } else { entry.category.as_str() };
         let row = [&format!("  {name}"), entry.kind.as_str(), &entry.version, &entry.description];
         groups.entry(category).or_default().push(row.map(str::to_owned).to_vec());
@@ -81,7 +83,9 @@ pub(super) fn listed(registry: &Registry) -> String {
         let problems: Diagnostics = registry.problems.iter().cloned().collect();
         text.push_str(&format!("Invalid\n{}\n", render::diagnostics(&problems, Style::Plain)));
     }
-    text.push_str(&format!("{} in {}\n", modules(registry.catalog.len()), render::shown(&registry.path)));
+    let all = modules(registry.catalog.len());
+    let counted = if selected.len() == registry.catalog.len() { all } else { format!("{} of {all}", selected.len()) };
+    text.push_str(&format!("{counted} in {}\n", render::shown(&registry.path)));
     text
 }
 
@@ -212,6 +216,10 @@ Other
 
 3 modules in /r/modules.json
 ";
-        assert_eq!(listed(&registry), expect);
+        let all: Vec<_> = registry.catalog.iter().collect();
+        assert_eq!(listed(&registry, &all), expect);
+        let expect = "Other\n  a_longer_name  source  1.0.0  Reads CSV files\n\n1 of 3 modules in /r/modules.json\n";
+        assert_eq!(listed(&registry, &all[..1]), expect);
+        assert_eq!(listed(&registry, &[]), "0 of 3 modules in /r/modules.json\n");
     }
 }

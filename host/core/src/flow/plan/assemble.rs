@@ -106,6 +106,29 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What it was assembled from, but for the modules that `keeps` refuses and the edges from and to them.
+    pub(in crate::flow) fn parts(&self, keeps: impl Fn(&NodeId) -> bool) -> Parts {
+        let data = self.data_edges.iter().filter(|edge| keeps(&edge.from.node) && keeps(&edge.to.node));
+        let written = self.control_edges.iter().filter(|edge| edge.trigger != Trigger::Data);
+        let control = written.filter(|edge| keeps(&edge.from) && keeps(&edge.to));
+        let control = control.map(|edge| ControlPart {
+            from: edge.from.clone(),
+            to: edge.to.clone(),
+            order: edge.order,
+            trigger: edge.trigger.clone(),
+        });
+        Parts {
+            meta: FlowMeta { name: self.name.clone(), version: self.version.clone(), about: self.about.clone() },
+            settings: self.settings.clone(),
+            source: self.source.clone(),
+            nodes: self.nodes.iter().filter(|node| keeps(&node.id)).cloned().collect(),
+            data_edges: data.cloned().collect(),
+            control_edges: control.collect(),
+        }
+    }
+}
+
 fn node_places(nodes: &[PlannedNode], edges: &[DataEdge], sub_flows: &[SubFlow]) -> BTreeMap<NodeId, NodePlace> {
     let place = |(node, of): (usize, &PlannedNode)| (of.id.clone(), NodePlace { node, ..NodePlace::default() });
     let mut places: BTreeMap<NodeId, NodePlace> = nodes.iter().enumerate().map(place).collect();

@@ -6,7 +6,6 @@ use super::wiring::Wiring;
 use super::{Plan, SubFlowId};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::Source;
-use crate::flow::precedence;
 use crate::flow::spec::{Condition, Flow, NodeId};
 use crate::suggest;
 use crate::template::{References, name_span, split_global};
@@ -54,15 +53,15 @@ pub(super) fn resolve(flow: &Flow, wiring: &Wiring<'_>, found: &mut Diagnostics)
 
 /// A global is readable only where its writer has ended for sure.
 pub(super) fn check_order(plan: &Plan, reads: &[Read], source: &Source, found: &mut Diagnostics) {
-    let mut before: BTreeMap<SubFlowId, BTreeSet<usize>> = BTreeMap::new();
+    let mut before: BTreeMap<SubFlowId, BTreeSet<SubFlowId>> = BTreeMap::new();
     for read in reads {
         let home = |id: &NodeId| plan.sub_flow_of(id).map(|sub_flow| sub_flow.id);
         let (Some(reader), Some(writer)) = (home(&read.reader), home(&read.writer)) else { continue };
         if reader == writer && read.when == When::End {
             continue;
         }
-        let ended = before.entry(reader).or_insert_with(|| precedence::all_before(reader.0, |of| waits(plan, of)));
-        if ended.contains(&writer.0) {
+        let ended = before.entry(reader).or_insert_with(|| plan.ended_before(reader));
+        if ended.contains(&writer) {
             continue;
         }
         let loops = |id: SubFlowId| plan.loops_around(id).map(|one| one.id);
@@ -71,13 +70,6 @@ pub(super) fn check_order(plan: &Plan, reads: &[Read], source: &Source, found: &
             None => found.push(too_early(read, reader == writer, source)),
         }
     }
-}
-
-/// What a sub flow waits for, and what the loops around it do.
-fn waits(plan: &Plan, of: usize) -> Vec<usize> {
-    let of = &plan.sub_flows()[of];
-    let around = plan.loops_around(of.id);
-    std::iter::once(of).chain(around).flat_map(|one| one.after.iter().map(|before| before.0)).collect()
 }
 
 fn inside_a_loop(read: &Read, over: &str, source: &Source) -> Diagnostic {

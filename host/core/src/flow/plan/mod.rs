@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::edge;
+use super::precedence;
 use super::spec::{
     About, Condition, ExecutionMode, Flow, FlowName, Join, ModuleName, NodeId, PortName, Settings, Version,
 };
@@ -348,6 +349,16 @@ impl Plan {
     pub fn loops_around(&self, id: SubFlowId) -> impl Iterator<Item = &SubFlow> {
         let around = |one: &SubFlow| one.within.map(|outer| self.sub_flow(outer));
         std::iter::successors(around(self.sub_flow(id)), move |one| around(one))
+    }
+
+    /// All that must have ended when a sub flow starts: what it waits for, and what the loops around it do.
+    pub(crate) fn ended_before(&self, id: SubFlowId) -> BTreeSet<SubFlowId> {
+        let waits = |of: usize| {
+            let of = &self.sub_flows[of];
+            let with_loops = std::iter::once(of).chain(self.loops_around(of.id));
+            with_loops.flat_map(|one| one.after.iter().map(|before| before.0)).collect()
+        };
+        precedence::all_before(id.0, waits).into_iter().map(SubFlowId).collect()
     }
 
     /// The loops over an output port or list of a module.
