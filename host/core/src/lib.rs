@@ -21,6 +21,8 @@ pub mod catalog;
 pub mod diagnostic;
 pub mod document;
 pub mod flow;
+pub mod graph;
+pub mod human;
 pub mod label;
 pub mod name;
 pub mod run;
