@@ -25,6 +25,7 @@ pub mod graph;
 pub mod human;
 pub mod label;
 pub mod name;
+pub mod report;
 pub mod run;
 pub mod template;
 

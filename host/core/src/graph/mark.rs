@@ -27,19 +27,6 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// All there are.
-    pub const ALL: [Mark; 9] = [
-        Mark::Succeeded,
-        Mark::Reused,
-        Mark::Failed,
-        Mark::Handled,
-        Mark::Skipped,
-        Mark::UpstreamFailed,
-        Mark::Cancelled,
-        Mark::Unfinished,
-        Mark::NotRun,
-    ];
-
     /// Of a sub flow.
     #[must_use]
     pub fn of_sub_flow(one: &SubFlowHistory) -> Mark {

@@ -149,7 +149,7 @@ impl Graph {
     }
 
     /// The marks that occur in it.
-    fn marks(&self) -> Vec<Mark> {
+    pub(crate) fn marks(&self) -> Vec<Mark> {
         let of_boxes = self.boxes.iter().filter_map(|one| one.standing.as_ref());
         let of_groups = self.groups.iter().filter_map(|one| one.standing.as_ref());
         let mut marks: Vec<Mark> = of_boxes.chain(of_groups).map(|standing| standing.mark).collect();

@@ -161,15 +161,15 @@ pub struct ItemHistory {
     pub attempts: Vec<Attempt>,
 }
 
-/// Where a module stands.
+/// Where a module stands; of several items the greatest of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NodeState {
     /// It was not started.
     Waiting,
-    /// It has ended well, each time.
-    Finished,
     /// Its sub flow ended without it.
     Stopped,
+    /// It has ended well, for some items at least.
+    Finished,
     /// It has started, and nothing says that it ended.
     Running,
     /// It has failed, at least once.
@@ -378,6 +378,16 @@ impl SubFlowState {
 }
 
 impl NodeHistory {
+    /// How long it worked: what it says itself, or else how long it was from its start to its end.
+    #[must_use]
+    pub fn took(&self) -> Option<f64> {
+        if self.seconds > 0.0 {
+            return Some(self.seconds);
+        }
+        let lasted = self.ended_ms?.saturating_sub(self.started_ms?);
+        Some(lasted as f64 / 1000.0)
+    }
+
     /// Whether its work was done as part of a later module's query, so that nobody counted its rows.
     #[must_use]
     pub fn was_fused(&self) -> bool {
