@@ -21,8 +21,11 @@ pub mod catalog;
 pub mod diagnostic;
 pub mod document;
 pub mod flow;
+pub mod graph;
+pub mod human;
 pub mod label;
 pub mod name;
+pub mod report;
 pub mod run;
 pub mod template;
 

@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod fingerprint;
+pub mod history;
 pub mod log;
 pub mod previous;
 pub mod scheduler;
