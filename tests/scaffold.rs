@@ -73,4 +73,6 @@ fn a_new_project_runs() {
     sandbox.ok(&["init", "hello"]);
     sandbox.ok(&["validate", "hello/flows/hello/flow.yaml"]);
     sandbox.ok(&["run", "hello/flows/hello/flow.yaml"]);
+    let printed = sandbox.ok(&["schema", "flow", "--registry", "hello/registry/modules.json"]).out;
+    assert_eq!(printed, sandbox.read("hello/.pype/flow.schema.json"), "the registry has no modules of its own");
 }

@@ -19,13 +19,16 @@ pub struct NameError {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $accepts:expr, $rule:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $accepts:expr, $pattern:literal, $rule:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
+            /// What it looks like, as a regular expression of JSON Schema.
+            pub const PATTERN: &str = $pattern;
+
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -84,6 +87,7 @@ name!(
     NodeId,
     "module id",
     |text| text.len() <= 64 && starts_with_letter(text, |c| c == '_'),
+    "^[a-zA-Z][a-zA-Z0-9_]{0,63}$",
     "a letter, then letters, digits and `_`, 64 at most"
 );
 name!(
@@ -91,6 +95,7 @@ name!(
     ModuleName,
     "module name",
     |text| text.len() <= 64 && starts_with_letter(text, |c| c == '_'),
+    "^[a-zA-Z][a-zA-Z0-9_]{0,63}$",
     "a letter, then letters, digits and `_`, 64 at most"
 );
 name!(
@@ -98,6 +103,7 @@ name!(
     PortName,
     "port name",
     |text| text.len() <= 64 && starts_with_letter(text, |c| c == '_'),
+    "^[a-zA-Z][a-zA-Z0-9_]{0,63}$",
     "a letter, then letters, digits and `_`, 64 at most; where a module declares `in*`, write `in_1`"
 );
 name!(
@@ -105,6 +111,7 @@ name!(
     FlowName,
     "flow name",
     |text| text.len() <= 128 && starts_with_letter(text, |c| c == '_' || c == '-'),
+    "^[a-zA-Z][a-zA-Z0-9_-]{0,127}$",
     "a letter, then letters, digits, `_` and `-`, 128 at most"
 );
 name!(
@@ -115,6 +122,7 @@ name!(
         let parts: Vec<&str> = text.split('.').collect();
         parts.len() == 3 && parts.iter().all(|part| is_number(part))
     },
+    "^[0-9]{1,9}[.][0-9]{1,9}[.][0-9]{1,9}$",
     "three numbers, `N.N.N`, such as `\"1.0.0\"`"
 );
 name!(
@@ -122,6 +130,7 @@ name!(
     Date,
     "date",
     is_date,
+    "^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])$",
     "a day of the calendar, `YYYY-MM-DD`"
 );
 

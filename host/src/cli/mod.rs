@@ -8,6 +8,7 @@ mod registry;
 mod render;
 mod run;
 mod scaffold;
+mod schema;
 mod select;
 mod signals;
 
@@ -67,6 +68,7 @@ enum Command {
     RegisterModule(registry::RegisterArgs),
     AutoRegister(registry::AutoRegisterArgs),
     ClearRegistry(registry::ClearArgs),
+    Schema(schema::SchemaArgs),
     NewModule(scaffold::NewModuleArgs),
     Init(scaffold::InitArgs),
     /// Describes a library in this process; the host runs it as a child.
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::RegisterModule(args) => registry::register_module(&args, out),
         Command::AutoRegister(args) => registry::auto_register(&args, out),
         Command::ClearRegistry(args) => registry::clear_registry(&args, out),
+        Command::Schema(args) => schema::schema(&args, out),
         Command::NewModule(args) => scaffold::new_module(&args, out),
         Command::Init(args) => scaffold::init(&args, out),
         Command::DescribeHere { path } => loader::describe_here(&path).map(|()| Exit::Ok).map_err(Into::into),

@@ -230,7 +230,7 @@ impl RegistryChoice {
         Ok(places.registry_to_write(self.registry.as_deref(), Path::new("."))?)
     }
 
-    fn to_read(&self) -> Result<Registry, Failure> {
+    pub(super) fn to_read(&self) -> Result<Registry, Failure> {
         Ok(registry::find(self.registry.as_deref(), Path::new("."))?)
     }
 }

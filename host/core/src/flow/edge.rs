@@ -13,6 +13,18 @@ use crate::template::expression_error;
 const DATA_FORM: &str = "write `id.port - id.port`";
 const CONTROL_FORM: &str = "write `id (order|condition) id`, as in `load (1|ok) report`";
 
+/// Takes every text that [`data_edge`] reads, and no other: a regular expression of JSON Schema.
+pub(super) const DATA_PATTERN: &str = concat!(
+    r"^\s*[a-zA-Z][a-zA-Z0-9_]{0,63}\s*\.\s*[a-zA-Z][a-zA-Z0-9_]{0,63}",
+    r"\s*-\s*[a-zA-Z][a-zA-Z0-9_]{0,63}\s*\.\s*[a-zA-Z][a-zA-Z0-9_]{0,63}\s*$"
+);
+/// Takes every text that [`control_edge`] reads. Of expressions it knows only that a word alone is none.
+pub(super) const CONTROL_PATTERN: &str = concat!(
+    r"^\s*[a-zA-Z][a-zA-Z0-9_]{0,63}\s*\(\s*(?:[lL][aA][sS][tT]|\+?0*[1-9][0-9]{0,9})\s*\|\s*",
+    r"(?:ok|error|done|start|true|false|[a-zA-Z]*(?:[^a-zA-Z\s]|\s+[^\s)])[\s\S]*)?",
+    r"\s*\)\s*[a-zA-Z][a-zA-Z0-9_]{0,63}\s*$"
+);
+
 /// Reads `source_csv.data - transform_data.input`.
 pub(super) fn data_edge(source: &Source, text: &Spanned<String>) -> Result<DataEdge, Vec<Diagnostic>> {
     let malformed = |what: &str| {

@@ -5,9 +5,11 @@
 
 pub mod dag;
 mod edge;
+mod form;
 pub mod load;
 pub mod plan;
 mod precedence;
+pub mod schema;
 pub mod select;
 pub mod spec;
 

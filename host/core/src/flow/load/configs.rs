@@ -10,6 +10,7 @@ use super::fields::Fields;
 use crate::catalog::{ModuleEntry, Parameter};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Node, Source, SpanMap, Spanned, child};
+use crate::flow::form;
 use crate::flow::spec::{ModuleName, NodeId};
 use crate::suggest;
 use crate::template::{Checked, Context, References, check};
@@ -42,7 +43,7 @@ pub(super) fn configs(
 ) -> Configs {
     let mut spans = SpanMap::rooted(given.map_or(id.span, |node| node.span));
     let mut configs = Map::new();
-    let sections = given.and_then(|node| Fields::of(source, node, "`configs`", found)).map(|mut fields| {
+    let sections = given.and_then(|node| Fields::of(source, node, &form::CONFIGS, found)).map(|mut fields| {
         let sections = [fields.optional("required"), fields.optional("optional")];
         fields.finish(found);
         sections

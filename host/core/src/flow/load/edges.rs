@@ -4,6 +4,7 @@ use super::fields::{Fields, list};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Node, Source, Spanned};
 use crate::flow::edge::{control_edge, data_edge};
+use crate::flow::form;
 use crate::flow::spec::{Condition, ControlEdge, DataEdge};
 use crate::template::{Context, check_condition};
 
@@ -24,7 +25,7 @@ impl Default for Edges {
 
 /// Reads both kinds.
 pub(super) fn connections(source: &Source, node: &Spanned<Node>, context: &Context, found: &mut Diagnostics) -> Edges {
-    let Some(mut fields) = Fields::of(source, node, "`connections`", found) else {
+    let Some(mut fields) = Fields::of(source, node, &form::CONNECTIONS, found) else {
         return Edges { complete: false, ..Edges::default() };
     };
     let data = fields.optional("data");

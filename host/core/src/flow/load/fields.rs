@@ -1,11 +1,11 @@
 //! Reads the entries of one mapping: each at most once, each of the right type, none unknown.
 
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::diagnostic::{Diagnostics, Span};
 use crate::document::{Node, Source, Spanned, whole_number};
 use crate::flow::edge::bad_name;
+use crate::flow::form::{Content, Form, Key};
 use crate::name::NameError;
 use crate::suggest;
 
@@ -14,33 +14,34 @@ type Entries = [(Spanned<String>, Spanned<Node>)];
 /// The entries of a mapping, while they are read.
 pub(super) struct Fields<'a> {
     source: &'a Source,
-    what: &'a str,
+    form: &'static Form,
     span: Span,
     entries: &'a Entries,
-    known: Vec<&'static str>,
+    /// The keys that were asked for: in the end, all that the form has.
+    asked: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    /// The entries of `node`, which `what` names in messages.
+    /// The entries of `node`, which has this form.
     pub(super) fn of(
         source: &'a Source,
         node: &'a Spanned<Node>,
-        what: &'a str,
+        form: &'static Form,
         found: &mut Diagnostics,
     ) -> Option<Self> {
         let Node::Map(entries) = &node.value else {
-            let message = format!("{what} must be a mapping, not {}", node.value.kind());
+            let message = format!("{} must be a mapping, not {}", form.what, node.value.kind());
             found.push(source.error("wrong-type", node.span, message));
             return None;
         };
-        Some(Self { source, what, span: node.span, entries, known: Vec::new() })
+        Some(Self { source, form, span: node.span, entries, asked: Vec::new() })
     }
 
     /// The value of a key that must be there.
     pub(super) fn required(&mut self, key: &'static str, found: &mut Diagnostics) -> Option<&'a Spanned<Node>> {
-        let node = self.optional(key);
+        let node = self.get(key, true);
         if node.is_none() {
-            let message = format!("{} needs the key `{key}`", self.what);
+            let message = format!("{} needs the key `{key}`", self.form.what);
             found.push(self.source.error("missing-key", Span::at(self.span.start), message));
         }
         node
@@ -48,16 +49,24 @@ impl<'a> Fields<'a> {
 
     /// The value of a key, if it is there and not empty.
     pub(super) fn optional(&mut self, key: &'static str) -> Option<&'a Spanned<Node>> {
-        self.known.push(key);
+        self.get(key, false)
+    }
+
+    fn get(&mut self, key: &'static str, required: bool) -> Option<&'a Spanned<Node>> {
+        let has = self.form.key(key).is_some_and(|key| key.required == required);
+        debug_assert!(has, "the form of {} has no such key `{key}`", self.form.what);
+        self.asked.push(key);
         let node = self.entries.iter().find(|(given, _)| given.value == key).map(|(_, node)| node);
         node.filter(|node| node.value != Node::Null)
     }
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self, found: &mut Diagnostics) {
-        for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.value.as_str())) {
-            let help = suggest::help(&key.value, self.known.iter().copied(), "known keys");
-            let message = format!("{} has no key `{}`", self.what, key.value);
+        let known = self.form.keys.iter().map(|key| key.name);
+        debug_assert!(known.clone().all(|key| self.asked.contains(&key)), "a key of {} is not read", self.form.what);
+        for (key, _) in self.entries.iter().filter(|(key, _)| self.form.key(&key.value).is_none()) {
+            let help = suggest::help(&key.value, known.clone(), "known keys");
+            let message = format!("{} has no key `{}`", self.form.what, key.value);
             found.push(self.source.error("unknown-key", key.span, message).help_if(help));
         }
     }
@@ -135,13 +144,10 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number, `1e3` and `10.0` too: as in configs.
-    pub(super) fn integer(
-        &self,
-        node: &Spanned<Node>,
-        key: &str,
-        range: RangeInclusive<i64>,
-        found: &mut Diagnostics,
-    ) -> Option<i64> {
+    pub(super) fn integer(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<i64> {
+        let Some(Key { value: Content::Integer(low, high), .. }) = self.form.key(key) else {
+            unreachable!("the form says that `{key}` is a whole number, and between which");
+        };
         let number = match node.value {
             Node::Int(number) => Some(number),
             Node::Float(number) => whole_number(number),
@@ -151,8 +157,8 @@ impl<'a> Fields<'a> {
             self.wrong_type(node, key, "a whole number", found);
             return None;
         };
-        if !range.contains(&number) {
-            let message = format!("`{key}` must be {} to {}, not {number}", range.start(), range.end());
+        if !(*low..=*high).contains(&number) {
+            let message = format!("`{key}` must be {low} to {high}, not {number}");
             found.push(self.source.error("out-of-range", node.span, message));
             return None;
         }

@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 
 use self::edges::Edges;
 use self::fields::Fields;
-use super::spec::{About, ExecutionMode, FailStrategy, Flow, FlowMeta, Settings};
+use super::form;
+use super::spec::{About, Flow, FlowMeta, Settings};
 use crate::catalog::Catalog;
 use crate::diagnostic::Diagnostics;
 use crate::document::{Node, Source, Spanned, parse};
@@ -40,7 +41,7 @@ fn document(
     context: &Context,
     found: &mut Diagnostics,
 ) -> Option<Flow> {
-    let mut top = Fields::of(source, tree, "a flow document", found)?;
+    let mut top = Fields::of(source, tree, &form::DOCUMENT, found)?;
     let meta = top.required("flow", found);
     let settings = top.optional("settings");
     let modules = top.required("modules", found);
@@ -63,7 +64,7 @@ fn document(
 }
 
 fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<FlowMeta> {
-    let mut fields = Fields::of(source, node, "`flow`", found)?;
+    let mut fields = Fields::of(source, node, &form::META, found)?;
     let name = fields.required("name", found).and_then(|node| fields.name(node, "name", found));
     let version = fields.required("version", found).and_then(|node| fields.name(node, "version", found));
     let authors = fields.required("authors", found).and_then(|node| fields.texts(node, "authors", found));
@@ -101,24 +102,19 @@ fn labels(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Map<String, Value
 
 fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Settings {
     let defaults = Settings::default();
-    let Some(mut fields) = Fields::of(source, node, "`settings`", found) else { return defaults };
-    let timeout = fields.optional("timeout").and_then(|node| fields.integer(node, "timeout", 1..=31_536_000, found));
-    let retries = fields.optional("retries").and_then(|node| fields.integer(node, "retries", 0..=3, found));
-    let threads = fields.optional("threads").and_then(|node| fields.integer(node, "threads", 1..=1024, found));
+    let Some(mut fields) = Fields::of(source, node, &form::SETTINGS, found) else { return defaults };
+    let timeout = fields.optional("timeout").and_then(|node| fields.integer(node, "timeout", found));
+    let retries = fields.optional("retries").and_then(|node| fields.integer(node, "retries", found));
+    let threads = fields.optional("threads").and_then(|node| fields.integer(node, "threads", found));
     let spill = fields.optional("spill_threshold_rows");
-    let spill = spill.and_then(|node| fields.integer(node, "spill_threshold_rows", 0..=i64::MAX, found));
+    let spill = spill.and_then(|node| fields.integer(node, "spill_threshold_rows", found));
     let share = fields.optional("max_ram_share").and_then(|node| fields.share(node, "max_ram_share", found));
-    let strategies = [("halt", FailStrategy::Halt), ("continue", FailStrategy::Continue)];
+    let strategies = &form::FAIL_STRATEGIES;
     let fail_strategy =
-        fields.optional("fail_strategy").and_then(|node| fields.choice(node, "fail_strategy", &strategies, found));
-    let modes = [
-        ("eager", ExecutionMode::Eager),
-        ("lazy", ExecutionMode::Lazy),
-        ("pandas", ExecutionMode::Eager),
-        ("dask", ExecutionMode::Lazy),
-    ];
+        fields.optional("fail_strategy").and_then(|node| fields.choice(node, "fail_strategy", strategies, found));
+    let modes = &form::EXECUTION_MODES;
     let execution_mode =
-        fields.optional("execution_mode").and_then(|node| fields.choice(node, "execution_mode", &modes, found));
+        fields.optional("execution_mode").and_then(|node| fields.choice(node, "execution_mode", modes, found));
     fields.finish(found);
     Settings {
         timeout_s: timeout.map_or(defaults.timeout_s, i64::unsigned_abs),

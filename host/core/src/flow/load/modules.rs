@@ -8,7 +8,8 @@ use super::labels;
 use crate::catalog::Catalog;
 use crate::diagnostic::Diagnostics;
 use crate::document::{Node, Source, Spanned};
-use crate::flow::spec::{Isolation, Join, Misc, Module, ModuleName, NodeId};
+use crate::flow::form;
+use crate::flow::spec::{Misc, Module, ModuleName, NodeId};
 use crate::template::Context;
 
 /// Reads all modules. None if one of them is not even named: what follows would blame its edges.
@@ -38,7 +39,7 @@ fn module(
     context: &Context,
     found: &mut Diagnostics,
 ) -> Option<Module> {
-    let mut fields = Fields::of(source, node, "a module", found)?;
+    let mut fields = Fields::of(source, node, &form::MODULE, found)?;
     let id = fields.required("id", found);
     let id = id.and_then(|node| Some(Spanned::new(fields.name::<NodeId>(node, "id", found)?, node.span)));
     let name = fields.required("name", found);
@@ -79,15 +80,13 @@ fn duplicates(source: &Source, modules: &[Module], found: &mut Diagnostics) -> b
 }
 
 fn misc(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Misc {
-    let Some(mut fields) = Fields::of(source, node, "`misc`", found) else { return Misc::default() };
+    let Some(mut fields) = Fields::of(source, node, &form::MISC, found) else { return Misc::default() };
     let checkpoint = fields.optional("checkpoint").and_then(|node| fields.boolean(node, "checkpoint", found));
-    let joins = [("taken", Join::Taken), ("all", Join::All)];
     let join = fields.optional("join");
-    let join = join.and_then(|node| Some(Spanned::new(fields.choice(node, "join", &joins, found)?, node.span)));
-    let isolations = [("none", Isolation::None), ("process", Isolation::Process)];
+    let join = join.and_then(|node| Some(Spanned::new(fields.choice(node, "join", &form::JOINS, found)?, node.span)));
     let isolation = fields.optional("isolation");
-    let isolation =
-        isolation.and_then(|node| Some(Spanned::new(fields.choice(node, "isolation", &isolations, found)?, node.span)));
+    let isolation = isolation
+        .and_then(|node| Some(Spanned::new(fields.choice(node, "isolation", &form::ISOLATIONS, found)?, node.span)));
     fields.finish(found);
     Misc { checkpoint, join, isolation }
 }

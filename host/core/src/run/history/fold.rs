@@ -112,7 +112,7 @@ impl<'a> Fold<'a> {
             RunEvent::NodeProgress { node, item, rows, bytes } => self.with_node(node, item, |node| {
                 (node.rows, node.bytes) = (Some(*rows), *bytes);
             }),
-            RunEvent::Global { node, item, name, value } => self.with_node(node, item, |node| {
+            RunEvent::Global { node, item, name, value, masked: _ } => self.with_node(node, item, |node| {
                 node.globals.retain(|(known, _)| known != name);
                 node.globals.push((name, value));
             }),
