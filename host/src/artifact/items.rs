@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
-use polars::prelude::{JsonFormat, JsonWriter, SerWriter};
+use polars::prelude::{DataFrame, JsonFormat, JsonWriter, SerWriter};
 use pype_plugin::{Error, ErrorKind, Frame, Result};
 use serde_json::Value;
 
@@ -18,15 +18,17 @@ pub async fn items_of(frame: Frame) -> Result<Vec<Value>> {
     let mut frames = frame.data_frames().await?;
     let mut items = Vec::new();
     while let Some(mut batch) = frames.next().await? {
-        let read = tokio::task::spawn_blocking(move || {
-            let mut lines = Vec::new();
-            JsonWriter::new(&mut lines).with_json_format(JsonFormat::JsonLines).finish(&mut batch)?;
-            let items = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
-            items.collect::<Result<Vec<_>, _>>().map_err(Error::from)
-        });
+        let read = tokio::task::spawn_blocking(move || rows_as_json(&mut batch));
         items.extend(read.await.map_err(|lost| Error::cancelled().caused_by(lost))??);
     }
     Ok(items)
+}
+
+pub(super) fn rows_as_json(rows: &mut DataFrame) -> Result<Vec<Value>> {
+    let mut lines = Vec::new();
+    JsonWriter::new(&mut lines).with_json_format(JsonFormat::JsonLines).finish(rows)?;
+    let rows = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
+    rows.collect::<Result<Vec<_>, _>>().map_err(Error::from)
 }
 
 /// Writes items to `path`, whole and durable, and gives the size of the file.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use polars::prelude::{DataFrame, ParquetReader, ParquetWriter, PolarsResult, Schema, SchemaExt, SerReader};
 use pype_plugin::{ArrowArray, ArrowSchema, DataFrames, Error, Frame, Producer, Result};
+use serde_json::Value;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -136,12 +137,12 @@ impl ParquetRows {
         self.groups.last().map_or(0, |(first, rows)| (first + rows) as u64)
     }
 
-    /// The first `count` of them.
+    /// The first `count` of the file at `path`, as objects.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn head(path: &Path, count: usize) -> Result<DataFrame> {
-        read_rows(path, (0, count))
+    /// The file cannot be read, or holds what JSON cannot.
+    pub fn head_as_json(path: &Path, count: usize) -> Result<Vec<Value>> {
+        super::items::rows_as_json(&mut read_rows(path, (0, count))?)
     }
 }
 

@@ -51,7 +51,8 @@ async fn a_checkpoint_is_whole_or_not_there() {
     let path = folder.path().join("a.parquet");
     let stored = store(frame(table(5)), &path).await.expect("written");
     assert_eq!(stored, Stored { rows: 5, bytes: std::fs::metadata(&path).expect("there").len() });
-    assert!(ParquetRows::head(&path, 2).expect("readable").equals_missing(&table(2)));
+    let head = ParquetRows::head_as_json(&path, 2).expect("readable");
+    assert_eq!(head, [json!({"n": 0, "t": null}), json!({"n": 1, "t": "1"})]);
     assert!(store(frame(table(5)), &folder.path().join("no/such/folder.parquet")).await.is_err());
     assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
 }

@@ -3,10 +3,13 @@
 //! Exit codes: 0 ok, 10 ok with warnings under `--deny-warnings`, 20 invalid, 30 failed, 40 timed out, 50 cancelled.
 
 mod flow;
+mod graph;
+mod plan;
 mod progress;
 mod registry;
 mod render;
 mod run;
+mod runs;
 mod scaffold;
 mod schema;
 mod select;
@@ -62,7 +65,11 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Validate(flow::ValidateArgs),
+    Plan(plan::PlanArgs),
+    Graph(graph::GraphArgs),
     Build(flow::BuildArgs),
+    Runs(runs::RunsArgs),
+    Peek(runs::PeekArgs),
     ListModules(registry::ListArgs),
     Describe(registry::DescribeArgs),
     RegisterModule(registry::RegisterArgs),
@@ -93,7 +100,11 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(args) => run::run(&args, out),
         Command::Validate(args) => flow::validate(&args, out),
+        Command::Plan(args) => plan::plan(&args, out),
+        Command::Graph(args) => graph::graph(&args, out),
         Command::Build(args) => flow::build(&args, out),
+        Command::Runs(args) => runs::runs(&args, out),
+        Command::Peek(args) => runs::peek(&args, out),
         Command::ListModules(args) => registry::list_modules(&args, out),
         Command::Describe(args) => registry::describe(&args, out),
         Command::RegisterModule(args) => registry::register_module(&args, out),

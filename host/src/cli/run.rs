@@ -12,6 +12,7 @@ use pype_core::run::event::RunEvent;
 use pype_core::run::previous::Previous;
 use pype_core::run::scheduler::{Outcome, Verdict};
 use pype_plugin::host::LibraryFacts;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -27,7 +28,7 @@ use crate::observe::log::{self, Filter, Log, Writer};
 use crate::prepare::Prepared;
 use crate::run::services::Shared;
 use crate::run::{self, Job, LibraryServices, Limits, Store};
-use crate::runs::{self, Journal, RunFolder, RunsError};
+use crate::runs::{self, Journal, PastRun, RunFolder, RunsError};
 use crate::secret::{self, Origin, SecretError, Secrets};
 
 /// While more events than this wait for the display, progress is left out.
@@ -218,19 +219,19 @@ fn go(
     log: &Log,
     progress: &mut Progress<'_>,
 ) -> Result<Outcome, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|cause| failed("start the runtime", cause))?;
-    pype_plugin::host::adopt_runtime(runtime.handle().clone());
+    let runtime = runtime()?;
     let interrupt = CancellationToken::new();
     signals::watch(interrupt.clone()).map_err(|cause| failed("watch for signals", cause))?;
     let scratch = session.folder.scratch().map_err(|cause| failed("make a temporary folder", cause))?;
     let (sender, events) = queue();
     let (journal, journal_writer) = session.folder.journal()?;
     let surroundings = Surroundings { secrets, budget, log, journal, temp_dir: scratch.path().to_owned() };
-    let job = job(prepared, &session, surroundings, sender)?;
+    let observer: run::Observer = Arc::new(move |event| sender.send(event));
+    let kept =
+        Kept { id: session.folder.id.clone(), folder: session.folder.path().to_owned(), previous: session.previous };
+    session.folder.checkpoints()?;
+    session.folder.keep_plan(&prepared.plan)?;
+    let job = Arc::new(job(prepared, kept, surroundings, observer)?);
     let running = runtime.spawn(run::run(job, interrupt));
     let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
@@ -300,28 +301,29 @@ struct Surroundings<'a> {
     temp_dir: PathBuf,
 }
 
-fn job(
-    prepared: Prepared,
-    session: &Session,
-    around: Surroundings<'_>,
-    events: EventSender,
-) -> Result<Arc<Job>, Failure> {
+/// What a run has behind it.
+struct Kept {
+    id: String,
+    folder: PathBuf,
+    previous: Previous,
+}
+
+fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::Observer) -> Result<Job, Failure> {
     let Surroundings { secrets, budget, log, journal, temp_dir } = around;
-    let observer: run::Observer = Arc::new(move |event| events.send(event));
     let facts = LibraryFacts { threads: budget.blocking };
     let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
     let libraries = run::load_libraries(&prepared.plan, &prepared.libraries, &loader)?;
     let settings = &prepared.plan.settings;
     let policy =
         Policy { spill_threshold_rows: settings.spill_threshold_rows, ram: RamLimit::share(settings.max_ram_share) };
-    Ok(Arc::new(Job {
-        run_id: session.folder.id.clone(),
+    Ok(Job {
+        run_id: kept.id,
         context: prepared.context,
         folder: prepared.folder,
-        run_folder: session.folder.path().to_owned(),
-        checkpoints: session.folder.checkpoints()?,
-        session: session.previous.sessions + 1,
-        previous: session.previous.clone(),
+        checkpoints: kept.folder.join("checkpoints"),
+        run_folder: kept.folder,
+        session: kept.previous.sessions + 1,
+        previous: kept.previous,
         libraries,
         key: match secret::uses(&prepared.plan).is_empty() {
             true => None,
@@ -337,7 +339,28 @@ fn job(
         )),
         temp_dir,
         plan: prepared.plan,
-    }))
+    })
+}
+
+/// The job that a resume of `past` would run, and a runtime for it. Nothing of it is written anywhere.
+pub(crate) fn planned_job(prepared: Prepared, past: &PastRun) -> Result<(Job, Runtime), Failure> {
+    let runtime = runtime()?;
+    let (log, _) = log::start(Filter::default(), log::Format::Text, |_| {});
+    let (journal, _) =
+        tempfile::tempfile().and_then(Journal::start).map_err(|cause| failed("make a temporary file", cause))?;
+    let secrets = runtime.block_on(secret::fetch(None, &prepared.plan))?;
+    let budget = Budget::new(prepared.plan.settings.threads);
+    let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir: std::env::temp_dir() };
+    let session = Kept { id: past.id.clone(), folder: past.path.clone(), previous: Previous::of(&past.records) };
+    let job = job(prepared, session, around, Arc::new(|_| {}))?;
+    Ok((job, runtime))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|cause| failed("start the runtime", cause))?;
+    pype_plugin::host::adopt_runtime(runtime.handle().clone());
+    Ok(runtime)
 }
 
 fn lost_journal(folder: &RunFolder, why: &str) -> Failure {
@@ -353,14 +376,17 @@ impl From<RunsError> for Failure {
                 "`pype runs list` shows the runs that there are; `--runs DIR` looks elsewhere"
             }
             RunsError::Alive { .. } => "wait until it has ended, or stop it",
+            RunsError::Plan { .. } => "use a newer pype, or start a new run",
             RunsError::Log { .. } => "start a new run without `--resume`",
             RunsError::Io { .. } => "`--runs DIR` keeps runs in another folder",
         };
         let exit = match &error {
             RunsError::Io { .. } => Exit::Failed,
-            RunsError::NotThere { .. } | RunsError::NoneOf { .. } | RunsError::Alive { .. } | RunsError::Log { .. } => {
-                Exit::Invalid
-            }
+            RunsError::NotThere { .. }
+            | RunsError::NoneOf { .. }
+            | RunsError::Alive { .. }
+            | RunsError::Plan { .. }
+            | RunsError::Log { .. } => Exit::Invalid,
         };
         Failure { exit, ..Failure::invalid("runs", error.to_string()).hint(hint) }
     }

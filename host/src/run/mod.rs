@@ -15,4 +15,5 @@ mod sub_flow;
 mod turn;
 
 pub use self::engine::{Job, Limits, digests, load_libraries, run};
+pub use self::resume::{Forecast, forecast};
 pub use self::services::{LibraryServices, Observer, Store};

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pype_core::catalog::ModuleKind;
-use pype_core::flow::plan::{Endpoint, PlannedNode, SubFlow};
+use pype_core::flow::plan::{Endpoint, PlannedNode, SubFlow, SubFlowId};
+use pype_core::name::NodeId;
 use pype_core::run::event::StoredFor;
 use pype_core::run::fingerprint::{Fingerprint, NodeFingerprint, ResourceState};
 use pype_core::run::previous::StoredRows;
@@ -94,6 +95,36 @@ fn hex(digest: &[u8]) -> String {
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What a resume would do with a sub flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    /// Which.
+    pub sub_flow: SubFlowId,
+    /// Why it would run; `None` if what it gave would be used again.
+    pub runs_because: Option<String>,
+}
+
+/// What a resume would use again, as far as that can be told without running anything: what is in loops is compared item
+/// by item when it runs.
+pub async fn forecast(job: &Arc<Job>) -> Vec<Forecast> {
+    let turn = Arc::new(Turn::default());
+    let mut forecasts = Vec::new();
+    for sub_flow in job.plan.sub_flows().iter().filter(|one| one.iterate.is_none() && one.within.is_none()) {
+        let runs_because = match fingerprint(job, &turn, sub_flow).await {
+            Ok(now) => use_again(job, &turn, sub_flow, &now),
+            Err(error) => match upstream_that_ran(job, &turn, sub_flow) {
+                Some(upstream) => Some(format!("`{upstream}` runs again")),
+                None => Some(error.message),
+            },
+        };
+        if runs_because.is_some() {
+            turn.note_run(sub_flow.id);
+        }
+        forecasts.push(Forecast { sub_flow: sub_flow.id, runs_because });
+    }
+    forecasts
+}
+
 /// Why a sub flow must run, though an earlier session completed it; `None` if what it gave was used again.
 pub(super) fn use_again(job: &Job, turn: &Arc<Turn>, sub_flow: &SubFlow, now: &Fingerprint) -> Option<String> {
     let Some(before) = job.previous.completed(&sub_flow.name(), &turn.path) else {
@@ -170,7 +201,7 @@ fn needs(
     job: &Job,
     sub_flow: &SubFlow,
     kept: &[(Endpoint, Kept)],
-    lists: &[(&pype_core::name::NodeId, &str, Vec<Value>)],
+    lists: &[(&NodeId, &str, Vec<Value>)],
 ) -> Result<(), String> {
     for id in &sub_flow.nodes {
         let read = job.plan.outputs_of(id).filter(|_| job.plan.node(id).checkpoint);

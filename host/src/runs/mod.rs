@@ -4,15 +4,19 @@
 //! it holds a lock, so that nobody resumes or removes a run that lives.
 
 mod journal;
+mod plan;
 mod scratch;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use pype_core::flow::dag::ArtifactError;
+use pype_core::flow::plan::Plan;
 use pype_core::run::log::{self, LogError, Record};
 
 pub use self::journal::{Journal, JournalWriter};
+pub use self::plan::read as plan_of;
 pub use self::scratch::Scratch;
 
 const EVENTS: &str = "run.json";
@@ -56,6 +60,14 @@ pub enum RunsError {
     Alive {
         /// Which.
         id: String,
+    },
+    /// The plan that it keeps cannot be read.
+    #[error("`{}`: {problem}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: ArtifactError,
     },
     /// Its log cannot be read.
     #[error("`{}`: {problem}", path.display())]
@@ -142,6 +154,14 @@ impl RunFolder {
         Ok((Self { id, path, _lock: lock }, records))
     }
 
+    /// Keeps the plan of the run.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_plan(&self, plan: &Plan) -> Result<(), RunsError> {
+        plan::write(&self.path, plan)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -189,6 +209,17 @@ pub fn open(runs: &Path, id: &str) -> Result<PastRun, RunsError> {
     }
     let (records, _) = read(&path)?;
     Ok(PastRun { id: id.to_owned(), alive: is_alive(&path), path, records })
+}
+
+/// The run `id`, or the last run of `flow`.
+///
+/// # Errors
+/// There is none, or its log cannot be read.
+pub fn past(runs: &Path, id: Option<&str>, flow: &str) -> Result<PastRun, RunsError> {
+    match id {
+        Some(id) => open(runs, id),
+        None => open(runs, &last_of(runs, flow)?),
+    }
 }
 
 /// The ids of all runs, the oldest first.

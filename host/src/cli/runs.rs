@@ -1,0 +1,257 @@
+//! `pype runs` and `pype peek`: what is kept of runs.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use pype_core::run::event::{RunEvent, StoredFor};
+use pype_core::run::history::{History, SubFlowState};
+use pype_core::run::scheduler::Verdict;
+use serde_json::json;
+
+use super::Exit;
+use super::progress::{human, state_word, verdict_word};
+use super::render::{Failure, columns, printable, shown};
+use super::run::RunsFolder;
+use crate::artifact::{ParquetRows, read_items};
+use crate::runs::{self, PastRun};
+
+/// Lists, shows and removes past runs.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  pype runs list
+  pype runs show flights-20250115T093000
+  pype runs prune --keep 10             keeps the last ten of each flow
+  pype runs prune --older-than 30       removes those that ended more than 30 days ago")]
+pub(crate) struct RunsArgs {
+    #[command(subcommand)]
+    command: RunsCommand,
+    #[command(flatten)]
+    runs: RunsFolder,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum RunsCommand {
+    /// All runs, the oldest first.
+    List,
+    /// What became of one.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Removes runs that are over.
+    Prune(PruneArgs),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct PruneArgs {
+    /// Keep so many of each flow, the latest.
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Remove those that ended more than so many days ago.
+    #[arg(long, value_name = "DAYS")]
+    older_than: Option<u64>,
+}
+
+pub(crate) fn runs(args: &RunsArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let folder = args.runs.of(Path::new("."));
+    match &args.command {
+        RunsCommand::List => list(args, &folder, out),
+        RunsCommand::Show { id } => show(args, &runs::open(&folder, id)?, out),
+        RunsCommand::Prune(which) => prune(which, &folder, out),
+    }
+}
+
+fn list(args: &RunsArgs, folder: &Path, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let mut rows = Vec::new();
+    for id in runs::ids(folder)? {
+        let past = match runs::open(folder, &id) {
+            Ok(past) => past,
+            // One damaged run hides no others.
+            Err(error) => {
+                rows.push(vec![id, "damaged".to_owned(), printable(&error.to_string())]);
+                continue;
+            }
+        };
+        let history = History::of(&past.records);
+        if args.json {
+            let (flow, seconds) = (&history.flow, history.seconds());
+            let state = state_of(&past, &history);
+            writeln!(out, "{}", json!({"run_id": id, "flow": flow, "state": state, "seconds": seconds}))?;
+        } else {
+            let sessions = history.sessions.len();
+            let sessions = if sessions > 1 { format!("{sessions} sessions") } else { String::new() };
+            rows.push(vec![id, state_of(&past, &history).to_owned(), human::seconds(history.seconds()), sessions]);
+        }
+    }
+    if !args.json && rows.is_empty() {
+        writeln!(out, "there are no runs in {}", shown(folder))?;
+    }
+    write!(out, "{}", columns(&rows))?;
+    Ok(Exit::Ok)
+}
+
+fn state_of(past: &PastRun, history: &History) -> &'static str {
+    match history.verdict() {
+        Some(verdict) => verdict_word(verdict),
+        None if past.alive => "is running",
+        None => "was interrupted",
+    }
+}
+
+fn show(args: &RunsArgs, past: &PastRun, out: &mut dyn Write) -> Result<Exit, Failure> {
+    if args.json {
+        for record in &past.records {
+            writeln!(out, "{}", serde_json::to_string(record).expect("a record is plain data"))?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let history = History::of(&past.records);
+    let flow = history.flow.as_ref().map_or("a run", |flow| flow.as_str());
+    writeln!(out, "{flow} {} in {} (run {})", state_of(past, &history), human::seconds(history.seconds()), past.id)?;
+    let mut rows = Vec::new();
+    for one in &history.sub_flows {
+        let state = match one.state {
+            SubFlowState::Waiting => "waiting",
+            SubFlowState::Running => "running",
+            SubFlowState::Ended(_) if one.reused => "used again",
+            SubFlowState::Ended(state) => state_word(state),
+        };
+        rows.push(vec![
+            format!("  {}", one.name),
+            state.to_owned(),
+            printable(one.reason.as_deref().unwrap_or_default()),
+        ]);
+        for node in &one.nodes {
+            let counted = node.rows.map(human::rows).unwrap_or_default();
+            rows.push(vec![format!("    {}", node.id), node.module.clone(), counted]);
+            rows.extend(node.failures.iter().map(|failure| {
+                vec![
+                    format!("    {}", failure.item.name(node.id.as_str())),
+                    "failed".into(),
+                    printable(&failure.message()),
+                ]
+            }));
+        }
+    }
+    write!(out, "{}", columns(&rows))?;
+    if history.verdict().is_none_or(|verdict| verdict != Verdict::Succeeded) && !past.alive {
+        writeln!(out, "go on with it: pype run FLOW --resume {}", past.id)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn prune(which: &PruneArgs, folder: &Path, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let mut kept: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    let mut removed = 0;
+    // The latest first, so that these are kept.
+    for id in runs::ids(folder)?.into_iter().rev() {
+        let past = runs::open(folder, &id).ok();
+        let history = past.as_ref().map(|past| History::of(&past.records));
+        let flow =
+            history.as_ref().and_then(|history| history.flow.as_ref()).map_or_else(|| id.clone(), ToString::to_string);
+        let number = kept.entry(flow).or_default();
+        *number += 1;
+        let too_many = which.keep.is_some_and(|keep| *number > keep);
+        let ended = history.as_ref().and_then(History::ended_ms).unwrap_or(0);
+        let too_old = which.older_than.is_some_and(|days| age(ended) > Duration::from_secs(days * 86_400));
+        if (too_many || too_old) && past.is_none_or(|past| !past.alive) {
+            runs::remove(folder, &id)?;
+            removed += 1;
+        }
+    }
+    let plural = if removed == 1 { "" } else { "s" };
+    writeln!(out, "removed {removed} run{plural} from {}", shown(folder))?;
+    Ok(Exit::Ok)
+}
+
+fn age(ended_ms: u64) -> Duration {
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    Duration::from_millis(now.saturating_sub(ended_ms))
+}
+
+/// Shows the first rows that a run has kept of a module's output.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  pype peek flights-20250115T093000 departed.output
+  pype peek flights-20250115T093000 months.data -n 3 --json
+  pype peek flights-20250115T093000 by_day#4.output     of the fifth item of a loop
+
+What is kept: the output of modules with `misc: {checkpoint: true}`, and the items of loops.")]
+pub(crate) struct PeekArgs {
+    /// The run.
+    run: String,
+    /// The module and its port.
+    #[arg(value_name = "NODE.PORT")]
+    port: String,
+    /// How many rows.
+    #[arg(short = 'n', value_name = "ROWS", default_value_t = 10)]
+    rows: usize,
+    #[command(flatten)]
+    runs: RunsFolder,
+    /// A JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn peek(args: &PeekArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let past = runs::open(&args.runs.of(Path::new(".")), &args.run)?;
+    let stored = stored(&past);
+    let found = stored.iter().rfind(|(name, ..)| *name == args.port);
+    let Some((_, purpose, path)) = found else {
+        let message = format!("the run `{}` has kept nothing of `{}`", args.run, args.port);
+        let names: Vec<&str> = stored.iter().map(|(name, ..)| name.as_str()).take(20).collect();
+        let hint = match names.is_empty() {
+            true => "give the module `misc: {checkpoint: true}`, and its output is kept".to_owned(),
+            false => format!("it has kept {}", names.join(", ")),
+        };
+        return Err(Failure::invalid("nothing-kept", message).hint(hint));
+    };
+    match purpose {
+        StoredFor::Items => {
+            for item in read_items(path)?.into_iter().take(args.rows) {
+                writeln!(out, "{item}")?;
+            }
+        }
+        StoredFor::Checkpoint | StoredFor::Spill if args.json => {
+            for row in ParquetRows::head_as_json(path, args.rows)? {
+                writeln!(out, "{row}")?;
+            }
+        }
+        StoredFor::Checkpoint | StoredFor::Spill => {
+            write!(out, "{}", table(&ParquetRows::head_as_json(path, args.rows)?))?
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// `node.port`, what for, and the file.
+fn stored(past: &PastRun) -> Vec<(String, StoredFor, PathBuf)> {
+    let kept = past.records.iter().filter_map(|record| match &record.event {
+        RunEvent::Stored { node, item, port, purpose, path, .. } if *purpose != StoredFor::Spill => {
+            Some((format!("{}.{port}", item.name(node.as_str())), *purpose, past.path.join(path)))
+        }
+        _ => None,
+    });
+    kept.collect()
+}
+
+fn table(rows: &[serde_json::Value]) -> String {
+    let Some(first) = rows.first().and_then(serde_json::Value::as_object) else { return "no rows\n".to_owned() };
+    let names: Vec<&String> = first.keys().collect();
+    let cell = |row: &serde_json::Value, name: &String| match &row[name.as_str()] {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => printable(text),
+        other => other.to_string(),
+    };
+    let head: Vec<String> = names.iter().map(|name| printable(name)).collect();
+    let lines = rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect());
+    columns(&std::iter::once(head).chain(lines).collect::<Vec<_>>())
+}
