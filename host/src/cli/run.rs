@@ -80,6 +80,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
     let budget = Budget::new(args.threads.or(prepared.plan.settings.threads));
     budget.announce();
     let Some(secrets) = secrets(args, &prepared, out)? else { return Ok(Exit::Invalid) };
+    forget_variables();
     let mut progress = match args.flow.json {
         true => Progress::for_programs(out),
         false => Progress::for_people(out, Style::of(&std::io::stdout())),
@@ -128,6 +129,14 @@ fn secrets(args: &RunArgs, prepared: &Prepared, out: &mut dyn Write) -> Result<O
         Ok(secrets) => Ok(Some(secrets)),
         Err(SecretError::Missing(missing)) => args.flow.print(&missing, out).map(|()| None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Plugins share this process's environment, and what they start inherits it; secrets are handed out by name.
+fn forget_variables() {
+    for name in secret::variables() {
+        // SAFETY: this process has one thread: the runtime that asked for secrets took its own along.
+        unsafe { std::env::remove_var(name) };
     }
 }
 
