@@ -228,6 +228,7 @@ fn document(path: &str) -> (&'static str, String) {
         }
         "/v1/secret/data/sealed" => ("503 Service Unavailable", r#"{"errors":["Vault is sealed"]}"#.to_owned()),
         "/v1/secret/data/moved" => ("307 Temporary Redirect", String::new()),
+        "/v1/secret/data/proxy" => ("404 Not Found", "<html>no such host</html>".to_owned()),
         "/v1/secret/data/page" => ("200 OK", "<html>hello</html>".to_owned()),
         path if path.starts_with("/v1/secret/data/") => ("404 Not Found", r#"{"errors":[]}"#.to_owned()),
         _ => (
@@ -281,6 +282,7 @@ fn a_vault_that_does_not_answer_as_one_fails_the_run() {
     for (name, code, says) in [
         ("sealed", 30, &["answers 503 for `secret/data/sealed`: Vault is sealed", "vault status"][..]),
         ("moved", 30, &["answers 307", "let VAULT_ADDR name the server"]),
+        ("proxy", 30, &["answers 404 for `secret/data/proxy`, and not as Vault does"]),
         ("page", 30, &["no secret of a KV store, version 2"]),
     ] {
         let sandbox = project(&format!("{{{{secret.{name}.key}}}}"), false);

@@ -41,7 +41,7 @@ Examples:
 Secrets, for {{secret.db.password}} in configs:
   PYPE_SECRET_DB_PASSWORD=… pype run flow.yaml
   pype run flow.yaml --secrets file:secrets.yaml      db: {password: …}, with mode 600
-  VAULT_ADDR=https://vault:8200 pype run flow.yaml    the key `password` at secret/db, with VAULT_TOKEN
+  VAULT_ADDR=https://vault:8200 pype run flow.yaml    `password` at secret/db
   pype run flow.yaml --secrets vault:kv/team          another mount")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
