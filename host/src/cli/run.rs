@@ -50,7 +50,7 @@ Examples:
 Secrets, for {{secret.db.password}} in configs:
   PYPE_SECRET_DB_PASSWORD=… pype run flow.yaml
   pype run flow.yaml --secrets file:secrets.yaml      db: {password: …}, with mode 600
-  VAULT_ADDR=https://vault:8200 pype run flow.yaml    the key `password` at secret/db, with VAULT_TOKEN
+  VAULT_ADDR=https://vault:8200 pype run flow.yaml    `password` at secret/db
   pype run flow.yaml --secrets vault:kv/team          another mount")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -97,6 +97,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
     let budget = Budget::new(args.threads.or(prepared.plan.settings.threads));
     budget.announce();
     let Some(secrets) = secrets(args, &prepared, out)? else { return Ok(Exit::Invalid) };
+    forget_variables();
     let mut progress = match args.flow.json {
         true => Progress::for_programs(out),
         false => Progress::for_people(out, Style::of(&std::io::stdout())),
@@ -147,6 +148,14 @@ fn secrets(args: &RunArgs, prepared: &Prepared, out: &mut dyn Write) -> Result<O
         Ok(secrets) => Ok(Some(secrets)),
         Err(SecretError::Missing(missing)) => args.flow.print(&missing, out).map(|()| None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Plugins share this process's environment, and what they start inherits it; secrets are handed out by name.
+fn forget_variables() {
+    for name in secret::variables() {
+        // SAFETY: this process has one thread: the runtime that asked for secrets took its own along.
+        unsafe { std::env::remove_var(name) };
     }
 }
 

@@ -216,20 +216,24 @@ pub(crate) fn peek(args: &PeekArgs, out: &mut dyn Write) -> Result<Exit, Failure
     };
     match purpose {
         StoredFor::Items => {
-            for item in read_items(path)?.into_iter().take(args.rows) {
+            for item in read_items(path).map_err(unreadable)?.into_iter().take(args.rows) {
                 writeln!(out, "{item}")?;
             }
         }
         StoredFor::Checkpoint | StoredFor::Spill if args.json => {
-            for row in ParquetRows::head_as_json(path, args.rows)? {
+            for row in ParquetRows::head_as_json(path, args.rows).map_err(unreadable)? {
                 writeln!(out, "{row}")?;
             }
         }
         StoredFor::Checkpoint | StoredFor::Spill => {
-            write!(out, "{}", table(&ParquetRows::head_as_json(path, args.rows)?))?
+            write!(out, "{}", table(&ParquetRows::head_as_json(path, args.rows).map_err(unreadable)?))?
         }
     }
     Ok(Exit::Ok)
+}
+
+fn unreadable(error: pype_plugin::Error) -> Failure {
+    Failure::from(&error).hint("the checkpoint is gone or damaged: run the flow again with `--resume`")
 }
 
 /// `node.port`, what for, and the file.

@@ -29,13 +29,14 @@ pub fn environment(name: &str) -> Option<String> {
     if is_secret(name) { None } else { std::env::var(name).ok() }
 }
 
-/// Keeps the secrets that this process was given out of a child's environment.
+/// The variables of this process that hold secrets. Whoever is started would inherit them.
+pub fn variables() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_secret(name)).collect()
+}
+
+/// Keeps secrets out of a child's environment.
 pub fn conceal(command: &mut Command) -> &mut Command {
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for name in names.filter(|name| is_secret(name)) {
-        command.env_remove(name);
-    }
-    command
+    variables().into_iter().fold(command, |command, name| command.env_remove(name))
 }
 
 fn is_secret(variable: &str) -> bool {

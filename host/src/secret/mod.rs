@@ -22,7 +22,7 @@ use pype_core::diagnostic::{Diagnostic, Diagnostics};
 use pype_core::flow::plan::Plan;
 use pype_core::template::{self, SecretUse};
 
-pub use self::env::{conceal, environment};
+pub use self::env::{conceal, environment, variables};
 pub use self::key::Key;
 pub use self::redact::Redactor;
 

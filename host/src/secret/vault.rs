@@ -43,7 +43,7 @@ struct Version {
     data: Keys,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Refusal {
     #[serde(default)]
     errors: Vec<String>,
@@ -129,9 +129,11 @@ impl Server {
                 // What serde_json would say repeats what it has read.
                 Err(_) => Err(self.refused(status, at, ", and what it answers is no secret of a KV store, version 2")),
             },
-            // Also of a version that was deleted. A mount that is not there has something to say.
+            // Also of a version that was deleted. A mount that is not there has something to say, and who is not Vault
+            // says it in other words.
             StatusCode::NOT_FOUND => match self.words(&body) {
-                None => Ok(Ok(None)),
+                None => Err(self.refused(status, at, ", and not as Vault does")),
+                Some(words) if words.is_empty() => Ok(Ok(None)),
                 Some(words) => Ok(Err(Lack::unusable(
                     format!("Vault has nothing at `{at}`: {words}"),
                     "`vault secrets list` names the mounts; choose one with `--secrets vault:MOUNT`",
@@ -142,8 +144,8 @@ impl Server {
                 format!("give its policy the capability `read` on `{at}`; `vault token lookup` says if it has expired"),
             ))),
             _ => {
-                let words = self.words(&body).map(|words| format!(": {words}")).unwrap_or_default();
-                Err(self.refused(status, at, &words))
+                let words = self.words(&body).filter(|words| !words.is_empty());
+                Err(self.refused(status, at, &words.map_or(String::new(), |words| format!(": {words}"))))
             }
         }
     }
@@ -160,11 +162,11 @@ impl Server {
         url
     }
 
-    /// What the server says is wrong, if anything.
+    /// What the server says is wrong, empty if it says nothing; `None` if it does not speak as Vault does.
     fn words(&self, body: &[u8]) -> Option<String> {
-        let errors = serde_json::from_slice::<Refusal>(body).unwrap_or_default().errors;
+        let Refusal { errors } = serde_json::from_slice(body).ok()?;
         let words = Redactor::of([self.token()]).text(&errors.join("; ")).replace(['\n', '\t'], " ");
-        Some(words.trim().to_owned()).filter(|words| !words.is_empty())
+        Some(words.trim().to_owned())
     }
 
     /// The address without what may stand before the host: a password.

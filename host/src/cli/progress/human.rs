@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub(super) fn rows(count: u64) -> String {
+pub(in crate::cli) fn rows(count: u64) -> String {
     format!("{} row{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
@@ -19,7 +19,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// In powers of ten, as disks are sold.
-pub(super) fn bytes(count: u64) -> String {
+pub(in crate::cli) fn bytes(count: u64) -> String {
     if count < 1000 {
         return format!("{count} B");
     }
@@ -27,7 +27,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// Rows in a second: `1.2M rows/s`. None before there is anything to divide.
-pub(super) fn rate(rows: u64, elapsed: Duration) -> Option<String> {
+pub(in crate::cli) fn rate(rows: u64, elapsed: Duration) -> Option<String> {
     let seconds = elapsed.as_secs_f64();
     if rows == 0 || seconds < 0.1 {
         return None;
@@ -50,7 +50,7 @@ fn scaled(number: f64, units: &[&str]) -> String {
     format!("{scaled:.1}{unit}")
 }
 
-pub(super) fn seconds(seconds: f64) -> String {
+pub(in crate::cli) fn seconds(seconds: f64) -> String {
     if seconds < 0.01 {
         return format!("{:.1} ms", seconds * 1000.0);
     }

@@ -3,7 +3,7 @@
 //!
 //! [`View`] says what is the case, from events alone; the displays only draw it.
 
-mod human;
+pub(super) mod human;
 mod live;
 mod plain;
 mod summary;
@@ -18,6 +18,8 @@ use pype_core::run::event::RunEvent;
 use self::live::Live;
 use self::view::View;
 use super::render::Style;
+
+pub(super) use self::view::{state_word, verdict_word};
 
 /// Shows one run.
 pub(crate) struct Progress<'a> {

@@ -259,7 +259,7 @@ fn failure(node: &str, module: &str, error: &serde_json::Value) -> Failure {
     failure.place(format!("`{node}` ({module})"))
 }
 
-pub(super) fn state_word(state: EndState) -> &'static str {
+pub(in crate::cli) fn state_word(state: EndState) -> &'static str {
     match state {
         EndState::Success => "succeeded",
         EndState::Failed => "failed",
@@ -270,7 +270,7 @@ pub(super) fn state_word(state: EndState) -> &'static str {
     }
 }
 
-pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
+pub(in crate::cli) fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Succeeded => "succeeded",
         Verdict::Failed => "failed",

@@ -1,4 +1,6 @@
-//! Modules that panic wherever a module can, and modules that need a working runtime.
+//! Modules that panic wherever a module can, one that tells secrets, and modules that need a working runtime.
+
+mod leak;
 
 use std::time::Duration;
 
@@ -110,4 +112,4 @@ impl Solo for FetchSolo {
     }
 }
 
-export_plugin! { solos: [PanicSolo, SleepSolo, FetchSolo] }
+export_plugin! { solos: [PanicSolo, SleepSolo, FetchSolo, leak::LeakSolo] }
