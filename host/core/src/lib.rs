@@ -8,6 +8,7 @@
 //! 4. [`flow::plan`] wires the modules: sub flows, order, what waits for what.
 //! 5. [`flow::dag`] writes a plan to a job folder and reads it back.
 //! 6. [`run::scheduler`] decides, event by event, which sub flow runs next.
+//! 7. [`run::history`] reads in the event log what became of it; [`graph`] draws that, [`report`] tells it.
 //!
 //! [`template`] fills `{{ … }}` into configs, at load as far as the names are known and at run for
 //! the rest. [`diagnostic`] is what every room reports with.

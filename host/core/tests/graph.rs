@@ -57,6 +57,19 @@ fn a_run_lies_over_its_plan() {
 }
 
 #[test]
+fn loops_and_checkpoints_are_drawn() {
+    for name in ["good-loops", "good-checkpoint"] {
+        let path = folder().join("flows").join(name).with_extension("yaml");
+        let text = fs::read_to_string(&path).expect("the case can be read");
+        let planned = load_and_plan(&Source::new(path, text), catalog(), &Context::new());
+        let (plan, _) = planned.unwrap_or_else(|found| panic!("{found}"));
+        let graph = Graph::of(&plan);
+        check(&format!("{name}.mmd"), &graph.mermaid());
+        check(&format!("{name}.svg"), &graph.svg());
+    }
+}
+
+#[test]
 fn a_page_fetches_and_runs_nothing() {
     let (plan, history) = small();
     let page = Graph::of(&plan).with(&plan, &history).html();

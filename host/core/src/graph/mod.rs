@@ -18,7 +18,7 @@ mod text;
 use std::collections::HashMap;
 
 use crate::catalog::ModuleKind;
-use crate::flow::plan::{ControlEdge, Plan, SubFlow, SubFlowId};
+use crate::flow::plan::{ControlEdge, Plan, SubFlow, SubFlowId, Trigger};
 use crate::human;
 use crate::name::NodeId;
 use crate::run::history::{History, NodeHistory, SubFlowHistory, Tally, Volume};
@@ -107,7 +107,8 @@ impl Graph {
             }
         }
         graph.add_data(plan, &places);
-        let drawn = plan.control_edges().iter().filter(|edge| !stands_for_data(edge));
+        // A checkpoint's data edges also order sub flows; they are drawn as what they are.
+        let drawn = plan.control_edges().iter().filter(|edge| edge.trigger != Trigger::Data);
         graph.edges.extend(drawn.map(|edge| Edge::control(edge, &places)));
         graph
     }
@@ -170,18 +171,13 @@ impl Graph {
     }
 }
 
-/// A checkpoint's data edges also order sub flows; they are drawn as what they are.
-fn stands_for_data(edge: &ControlEdge) -> bool {
-    edge.order == 0
-}
-
 impl Group {
     fn of(sub_flow: &SubFlow) -> Group {
         Group {
             id: sub_flow.id,
-            name: sub_flow.name().to_string(),
-            within: None,
-            is_loop: false,
+            name: sub_flow.name(),
+            within: sub_flow.within.map(SubFlowId::index),
+            is_loop: sub_flow.iterate.is_some(),
             boxes: Vec::new(),
             after: sub_flow.after.iter().map(|before| before.index()).collect(),
             standing: None,

@@ -26,6 +26,8 @@ function zoomTools(place) {
       svg.style.maxWidth = at === start ? "" : "none";
       svg.style.width = at === start ? "" : natural * steps[at] + "px";
       svg.style.height = at === start ? "" : "auto";
+    } else if (at === start) {
+      scroll.style.removeProperty("--zoom");
     } else {
       scroll.style.setProperty("--zoom", steps[at]);
     }

@@ -182,6 +182,7 @@ struct GlobalRow {
     name: String,
     item: Option<String>,
     value: String,
+    is_masked: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -448,7 +449,7 @@ fn not_run(plan: &Plan, history: &History) -> Vec<NotRun> {
     let known = history.not_done().filter(untold).map(NotRun::of);
     let unknown = plan.sub_flows().iter().filter(|one| !one.nodes.is_empty());
     let unknown = unknown.filter(|one| history.sub_flow_with(&one.nodes).is_none()).map(|one| NotRun {
-        name: one.name().to_string(),
+        name: one.name(),
         modules: joined(one.nodes.iter().map(NodeId::as_str)),
         mark: Sign::of(Mark::NotRun),
         why: "the run says nothing about it".to_owned(),
@@ -602,6 +603,7 @@ fn globals(node: &NodeHistory) -> Vec<GlobalRow> {
         name: format!("{}__{}", node.id, announced.name),
         item: item(&announced.item),
         value: announced.value.to_string(),
+        is_masked: announced.is_masked,
     };
     node.globals.iter().map(row).collect()
 }

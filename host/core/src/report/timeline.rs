@@ -14,6 +14,8 @@ use crate::run::history::{Attempt, History, NodeHistory, Session, SubFlowHistory
 const NARROWEST: f64 = 0.25;
 /// Between two sessions.
 const GAP: f64 = 2.0;
+/// What the text of a tick takes.
+const TICK: f64 = 4.0;
 /// No session is so short that it could not be seen.
 const SHORTEST: f64 = 4.0;
 /// So many modules are shown at once; of more only the sub flows, until one is opened.
@@ -40,8 +42,6 @@ struct Span {
 struct Tick {
     left: f64,
     label: String,
-    /// Whether its text would run out of its session at the right.
-    is_last: bool,
 }
 
 /// A line of the timeline.
@@ -228,9 +228,11 @@ impl Part<'_> {
         let tick = |at: usize| {
             let offset = at as f64 * step;
             let left = self.left + offset / seconds.max(0.001) * self.width;
-            Tick { left: rounded(left), label: offset_label(offset), is_last: left > self.left + self.width - 6.0 }
+            Tick { left: rounded(left), label: offset_label(offset) }
         };
-        (0..=count.min(20)).map(tick).collect()
+        // The text of one close to the end would run out of its session.
+        let fits = |tick: &Tick| tick.left <= self.left + (self.width - TICK).max(0.0);
+        (0..=count.min(20)).map(tick).filter(fits).collect()
     }
 }
 

@@ -69,8 +69,14 @@ struct NodeRun<'a> {
     seconds: f64,
     outputs: &'a [OutputInfo],
     failure: Option<Failure>,
-    globals: Vec<(&'a str, &'a Value)>,
+    globals: Vec<Global<'a>>,
     stored: Vec<Stored<'a>>,
+}
+
+struct Global<'a> {
+    name: &'a str,
+    value: &'a Value,
+    is_masked: bool,
 }
 
 struct Stored<'a> {
@@ -112,9 +118,9 @@ impl<'a> Fold<'a> {
             RunEvent::NodeProgress { node, item, rows, bytes } => self.with_node(node, item, |node| {
                 (node.rows, node.bytes) = (Some(*rows), *bytes);
             }),
-            RunEvent::Global { node, item, name, value, masked: _ } => self.with_node(node, item, |node| {
-                node.globals.retain(|(known, _)| known != name);
-                node.globals.push((name, value));
+            RunEvent::Global { node, item, name, value, masked } => self.with_node(node, item, |node| {
+                node.globals.retain(|known| known.name != name);
+                node.globals.push(Global { name, value, is_masked: *masked });
             }),
             RunEvent::Stored { node, item, port, purpose, path, rows, bytes } => self.with_node(node, item, |node| {
                 node.stored.retain(|known| known.path != path);
@@ -457,12 +463,7 @@ impl NodeHistory {
         self.failed += u64::from(run.state == NodeState::Failed);
         add_bounded(&mut self.failures, run.failure.iter().cloned());
         run.outputs.iter().for_each(|output| self.add_output(item, output));
-        let announced = |&(name, value): &(&str, &Value)| Announced {
-            item: item.clone(),
-            name: name.to_owned(),
-            value: value.clone(),
-        };
-        add_bounded(&mut self.globals, run.globals.iter().map(announced));
+        add_bounded(&mut self.globals, run.globals.iter().map(|global| global.announced(item)));
         self.more_stored += add_bounded(&mut self.stored, run.stored.iter().map(|stored| stored.file(item)));
     }
 
@@ -491,6 +492,17 @@ fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (known, None) | (None, known) => known,
+    }
+}
+
+impl Global<'_> {
+    fn announced(&self, item: &ItemPath) -> Announced {
+        Announced {
+            item: item.clone(),
+            name: self.name.to_owned(),
+            value: self.value.clone(),
+            is_masked: self.is_masked,
+        }
     }
 }
 

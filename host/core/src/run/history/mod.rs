@@ -244,6 +244,8 @@ pub struct Announced {
     pub name: String,
     /// What it is.
     pub value: Value,
+    /// Whether a secret in it is hidden.
+    pub is_masked: bool,
 }
 
 /// Rows in a file that the run keeps, or kept while it ran.
