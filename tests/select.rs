@@ -1,4 +1,4 @@
-//! Rules on the command line: modules of the registry, and parts of a flow.
+//! Rules: on the command line over modules of the registry and parts of a flow, and in a flow over rows.
 
 use pype_tests::Sandbox;
 
@@ -71,4 +71,32 @@ fn what_cannot_be_selected_is_refused_with_a_way_out() {
     validate(&["--select", "a", "--exclude", "+tier ="]).fails(20, &["--exclude:1:8", "the rule ends"]);
     let done = validate(&["--select", "a+", "--exclude", "c"]);
     assert_eq!(done.out, "chain.yaml is valid: 4 modules in 2 sub flows, 1 not selected\n");
+}
+
+#[test]
+fn a_rule_over_rows_is_checked_before_it_runs_and_parts_the_rows() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a.csv", "n,tier\n1,gold\n2,\n3,silver\n");
+    let flow = |rule: &str| {
+        format!(
+            "
+modules:
+  - {{id: a, name: csv_source, configs: {{required: {{file_path: a.csv}}}}}}
+  - {{id: chosen, name: label_filter, configs: {{required: {{rule: {rule}}}}}}}
+  - {{id: good, name: csv_sink, configs: {{required: {{output_path: good.csv}}}}}}
+  - {{id: rest, name: csv_sink, configs: {{required: {{output_path: rest.csv}}}}}}
+connections: {{data: [a.data - chosen.input, chosen.output - good.input, chosen.rejected - rest.input]}}
+"
+        )
+    };
+    sandbox.flow("rows", &flow("{any: [tier = gold, {match: {key: n, op: gte, value: 2.5}}]}"));
+    sandbox.ok(&["run", "rows.yaml"]);
+    assert_eq!(sandbox.read("good.csv"), "n,tier\n1,gold\n3,silver\n");
+    assert_eq!(sandbox.read("rest.csv"), "n,tier\n2,\n");
+    sandbox.flow("rows", &flow("{any: [tier = gold, {match: {key: n, op: gtee, value: 2.5}}]}"));
+    sandbox
+        .pype(&["validate", "rows.yaml"])
+        .fails(20, &["\"gtee\" is not a value of `rule.any.1.match.op`", "gte, lt"]);
+    sandbox.flow("rows", &flow("tier lke gold"));
+    sandbox.pype(&["run", "rows.yaml"]).fails(30, &["`chosen` (label_filter)", "`lke` is not an operator"]);
 }

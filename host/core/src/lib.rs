@@ -5,13 +5,14 @@
 //! 1. [`document`] parses YAML text into a tree in which every value knows its place.
 //! 2. [`catalog`] says which modules there are, their ports, globals and configs.
 //! 3. [`flow::load`] turns the tree into a typed [`flow::spec::Flow`], with every problem at once.
-//! 4. [`flow::plan`] wires the modules: sub flows, order, what waits for what.
+//! 4. [`flow::plan`] wires the modules: sub flows, order, what waits for what. [`flow::select`] takes a part of a plan.
 //! 5. [`flow::dag`] writes a plan to a job folder and reads it back.
 //! 6. [`run::scheduler`] decides, event by event, which sub flow runs next.
 //! 7. [`run::history`] reads in the event log what became of it; [`graph`] draws that, [`report`] tells it.
 //!
 //! [`template`] fills `{{ … }}` into configs, at load as far as the names are known and at run for
-//! the rest. [`diagnostic`] is what every room reports with.
+//! the rest. [`label`] has the rules by which modules, and rows, are selected. [`diagnostic`] is what every room reports
+//! with.
 //!
 //! This crate opens no file, starts no task and knows neither polars nor a plugin library: text,
 //! catalogs and events are passed in.

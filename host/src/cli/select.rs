@@ -1,12 +1,13 @@
 //! What a user selects: modules of a registry, or a part of a flow.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
 use pype_core::diagnostic::{Diagnostic, Diagnostics};
 use pype_core::document::Source;
 use pype_core::flow::plan::{ControlEdge, SubFlow};
-use pype_core::flow::select::{Reduced, SelectError, Selection, Selector, reduce};
+use pype_core::flow::select::{Reduced, SelectError, Selection, Selector, Unmet, reduce};
 use pype_core::label::{Rule, TextError};
 use pype_core::name::NodeId;
 
@@ -77,8 +78,9 @@ impl From<SelectError> for Failure {
             SelectError::UnknownLabel { near, .. } => ("unknown-label", meant(near).unwrap_or_else(rules)),
             SelectError::Nothing { sub_flows } => ("nothing-selected", there_is(&sub_flows)),
             SelectError::Unmet(unmet) => {
-                let readers: Vec<String> = unmet.iter().map(|one| format!("--select +{}", one.reader())).collect();
-                ("needs-more", format!("select what it depends on, too: {}", readers.join(" ")))
+                let readers: BTreeSet<&NodeId> = unmet.iter().map(Unmet::reader).collect();
+                let more: Vec<String> = readers.iter().map(|id| format!("--select +{id}")).collect();
+                ("needs-more", format!("select what it depends on, too: {}", more.join(" ")))
             }
             SelectError::Circle(_) => ("control-cycle", "select the sub flows between them, too".to_owned()),
         };

@@ -38,6 +38,7 @@ use mods::derive::DeriveMod;
 use mods::distinct::DistinctMod;
 use mods::filter::FilterMod;
 use mods::join::JoinMod;
+use mods::label_filter::LabelFilter;
 use mods::select::SelectMod;
 use mods::sort::SortMod;
 use mods::sql::SqlMod;
@@ -53,7 +54,7 @@ use sources::parquet::ParquetSource;
 export_plugin! {
     sources: [CsvSource, ParquetSource, JsonSource],
     mods: [
-        FilterMod, SelectMod, DeriveMod, JoinMod, AggregateMod, SortMod, DistinctMod, UnionMod, SqlMod, CheckMod,
+        FilterMod, LabelFilter, SelectMod, DeriveMod, JoinMod, AggregateMod, SortMod, DistinctMod, UnionMod, SqlMod, CheckMod,
     ],
     sinks: [CsvSink, ParquetSink, JsonSink],
     solos: [ListFilesSolo],

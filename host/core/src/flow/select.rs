@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::plan::{ControlEdge, Parts, Plan, PlannedNode, SubFlow, SubFlowId, Trigger, Unsorted};
 use crate::label::{Rule, TextError};
 use crate::name::NodeId;
-use crate::suggest;
+use crate::suggest::{nearest, quoted_list};
 use crate::template::{References, split_global};
 
 /// Which sub flows are meant.
@@ -81,10 +81,10 @@ pub enum SelectError {
         sub_flows: Vec<SubFlow>,
     },
     /// Selected modules cannot do without others.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("{}", one_by_one(.0))]
     Unmet(Vec<Unmet>),
     /// The orders of the edges that are left contradict each other.
-    #[error("without the others, sub flows wait for each other in a circle: {}", .0.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", "))]
+    #[error("what is selected waits for itself in a circle: {}", quoted_list(.0.iter().map(NodeId::as_str)))]
     Circle(Vec<NodeId>),
 }
 
@@ -127,6 +127,10 @@ pub enum Unmet {
         /// Whose output it is.
         writer: NodeId,
     },
+}
+
+fn one_by_one(unmet: &[Unmet]) -> String {
+    unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Unmet {
@@ -177,7 +181,7 @@ pub fn reduce(plan: &Plan, selection: &Selection) -> Result<Reduced, SelectError
     forget_unread_globals(&mut parts, &reads);
     let reduced = Plan::assemble(parts).map_err(|unsorted| match unsorted {
         Unsorted::Data(circle) | Unsorted::Control(circle) => SelectError::Circle(circle),
-        Unsorted::Unknown(id) => SelectError::Circle(vec![id]),
+        Unsorted::Unknown(id) => unreachable!("an edge is kept only with both its modules, and `{id}` is one"),
         // What a whole plan does not have, a part of it does not either.
         Unsorted::Bypassed(edges) => SelectError::Circle(edges.into_iter().map(|(checkpoint, _)| checkpoint).collect()),
         Unsorted::EntersLoop(edges) => SelectError::Circle(edges.into_iter().map(|(_, to, _)| to).collect()),
@@ -274,13 +278,13 @@ fn meeting<'r>(rule: &'r Rule, plan: &Plan) -> Result<BTreeSet<SubFlowId>, &'r s
 fn unknown_word(word: &NodeId, plan: &Plan) -> SelectError {
     let keys = label_keys(plan);
     let known = plan.nodes().iter().map(|node| node.id.as_str()).chain(keys.iter().map(String::as_str));
-    let near = suggest::nearest(word.as_str(), known).map(str::to_owned);
+    let near = nearest(word.as_str(), known).map(str::to_owned);
     SelectError::UnknownWord { word: word.clone(), near }
 }
 
 fn unknown_label(key: &str, plan: &Plan) -> SelectError {
     let keys = label_keys(plan);
-    let near = suggest::nearest(key, keys.iter().map(String::as_str)).map(str::to_owned);
+    let near = nearest(key, keys.iter().map(String::as_str)).map(str::to_owned);
     SelectError::UnknownLabel { key: key.to_owned(), near }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod derive;
 pub(crate) mod distinct;
 pub(crate) mod filter;
 pub(crate) mod join;
+pub(crate) mod label_filter;
 pub(crate) mod select;
 pub(crate) mod sort;
 pub(crate) mod sql;

@@ -1,5 +1,6 @@
 //! Whole modules, run in process through the same vtables as the host runs them.
 
+mod label_filter;
 mod mods;
 mod resources;
 mod sinks;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use indexmap::IndexSet;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, ValidationError, Validator};
 use serde_json::{Map, Value};
@@ -109,9 +110,18 @@ impl Schemas {
 impl Schema {
     /// The keys that the schema has beside the keyword which refused one.
     fn properties(&self, error: &ValidationError<'_>) -> Vec<&str> {
-        let beside = error.schema_path().as_str().rsplit_once('/').and_then(|(parent, _)| self.json.pointer(parent));
-        let properties = beside.and_then(|schema| schema["properties"].as_object());
+        let properties = self.around(error).and_then(|schema| schema["properties"].as_object());
         properties.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect()
+    }
+
+    /// What the schema says about the value that it refused.
+    fn about(&self, error: &ValidationError<'_>) -> Option<String> {
+        self.around(error)?["description"].as_str().map(str::to_owned)
+    }
+
+    /// The schema that has the keyword which was not met.
+    fn around(&self, error: &ValidationError<'_>) -> Option<&Value> {
+        error.schema_path().as_str().rsplit_once('/').and_then(|(parent, _)| self.json.pointer(parent))
     }
 }
 
@@ -201,6 +211,7 @@ impl Check<'_> {
                 let text = given.as_str().unwrap_or_default();
                 (format!("{given} is not a value of `{name}`"), suggest::help(text, options, "it is one of"))
             }
+            ValidationErrorKind::Pattern { .. } => (format!("{given} is not a value of `{name}`"), schema.about(error)),
             ValidationErrorKind::Required { property } => (format!("`{name}` needs the key {property}"), None),
             _ => (format!("`{name}` does not fit: {}", error.masked()), None),
         };
@@ -230,20 +241,25 @@ impl Check<'_> {
             }
             return;
         }
-        let wanted: Vec<String> = branches
+        // Where a mapping has other keys than any of them wants, it is not the type that is wrong.
+        let by_keys = branches.iter().any(|branch| branch.iter().all(|nested| is_about_keys(here, nested)));
+        let wanted: IndexSet<String> = branches
             .iter()
+            .filter(|_| !by_keys)
             .flatten()
             .filter_map(|nested| match nested.kind() {
                 ValidationErrorKind::Type { kind } => Some(types(kind)).filter(|text| text != "nothing"),
                 _ => None,
             })
             .collect();
+        let wanted: Vec<String> = wanted.into_iter().collect();
         let name = dotted(pointer);
         let message = match wanted.is_empty() {
             true => format!("`{name}` does not fit any of the forms it may have"),
             false => format!("`{name}` must be {}, not {}", wanted.join(" or "), kind_of(error.instance())),
         };
-        found.push(self.source.error("wrong-type", self.span(pointer), message));
+        let help = schema.about(error).filter(|_| wanted.is_empty());
+        found.push(self.source.error("wrong-type", self.span(pointer), message).help_if(help));
     }
 
     fn span(&self, pointer: &str) -> Option<Span> {
@@ -254,14 +270,18 @@ impl Check<'_> {
 /// The branch that was meant: the first that is wrong further in only, or else the one whose keys alone are wrong.
 fn meant<'a>(here: &str, branches: &'a [Vec<ValidationError<'static>>]) -> Option<&'a [ValidationError<'static>]> {
     let deeper = |nested: &ValidationError<'_>| nested.instance_path().as_str().len() > here.len();
-    let keys = |nested: &ValidationError<'_>| {
-        use ValidationErrorKind::{AdditionalProperties, Required};
-        deeper(nested) || matches!(nested.kind(), AdditionalProperties { .. } | Required { .. })
-    };
+    let keys = |nested: &ValidationError<'_>| is_about_keys(here, nested);
     let further_in = branches.iter().find(|branch| branch.iter().all(deeper));
     let mut by_keys = branches.iter().filter(|branch| branch.iter().all(keys));
     let alone = by_keys.next().filter(|_| by_keys.next().is_none());
     further_in.or(alone).map(Vec::as_slice)
+}
+
+/// Is it about the keys of what stands `here`, or about what is further in?
+fn is_about_keys(here: &str, nested: &ValidationError<'_>) -> bool {
+    use ValidationErrorKind::{AdditionalProperties, Required};
+    let deeper = nested.instance_path().as_str().len() > here.len();
+    deeper || matches!(nested.kind(), AdditionalProperties { .. } | Required { .. })
 }
 
 /// `/options/level` as a person says it: `options.level`.
