@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use polars::prelude::{
-    Column, CompatLevel, DataFrame, Engine, IntoLazy, LazyFrame, PlanCallback, PolarsError, PolarsResult,
+    Column, CompatLevel, DataFrame, Engine, HiveOptions, IntoLazy, LazyFrame, PlanCallback, PolarsError, PolarsResult,
     ScanArgsParquet, ScanSources, Schema, SchemaExt, Series,
 };
 use polars_arrow::array::StructArray;
@@ -256,7 +256,9 @@ fn scan_parquet(path: &Path) -> Result<LazyFrame> {
         let message = format!("cannot open `{}`, which has the rows of a frame: {cause}", path.display());
         Error { message, ..Error::from(cause) }
     })?;
-    let args = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
+    // Left to itself, polars looks for partitions in the path, and refuses a file without one.
+    let hive_options = HiveOptions::new_disabled();
+    let args = ScanArgsParquet { glob: false, hive_options, ..ScanArgsParquet::default() };
     Ok(LazyFrame::scan_parquet_sources(ScanSources::Files([file].into()), args)?)
 }
 
