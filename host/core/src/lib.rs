@@ -31,4 +31,4 @@ pub mod report;
 pub mod run;
 pub mod template;
 
-mod suggest;
+pub mod suggest;

@@ -1,7 +1,7 @@
 //! "Did you mean …": the nearest of the known names, when one is near enough to be a slip.
 
 /// The candidate nearest to `given`, if it is near: a third of the letters may differ.
-pub(crate) fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = given.to_lowercase();
     let length = wanted.chars().count();
     let limit = match length {

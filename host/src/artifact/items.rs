@@ -1,14 +1,15 @@
 //! The items of loops: JSON values, from the rows of a frame or a list, kept one a line.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Cursor, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
-use polars::prelude::{DataFrame, JsonFormat, JsonWriter, SerWriter};
-use pype_plugin::{Error, ErrorKind, Frame, Result};
+use polars::prelude::{DataFrame, JsonFormat, JsonReader, JsonWriter, SerReader, SerWriter};
+use pype_plugin::{ArrowArray, ArrowSchema, Error, ErrorKind, Frame, Result, SharedBatches};
 use serde_json::Value;
 
-use super::io;
+use super::{Kept, io};
 
 /// The rows of a frame as objects, column by column.
 ///
@@ -29,6 +30,23 @@ pub(super) fn rows_as_json(rows: &mut DataFrame) -> Result<Vec<Value>> {
     JsonWriter::new(&mut lines).with_json_format(JsonFormat::JsonLines).finish(rows)?;
     let rows = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
     rows.collect::<Result<Vec<_>, _>>().map_err(Error::from)
+}
+
+/// Objects as rows; their columns and types are what is found in them.
+///
+/// # Errors
+/// They do not make a table.
+pub fn kept_rows(rows: &[Value]) -> Result<Kept> {
+    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let table = match rows.is_empty() {
+        true => DataFrame::default(),
+        false => JsonReader::new(Cursor::new(lines))
+            .with_json_format(JsonFormat::JsonLines)
+            .infer_schema_len(NonZeroUsize::new(rows.len()))
+            .finish()?,
+    };
+    let schema = ArrowSchema::of_polars(table.schema());
+    Ok(Kept::Memory(SharedBatches::new(schema, ArrowArray::of_polars(table))))
 }
 
 /// Writes items to `path`, whole and durable, and gives the size of the file.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use pype_plugin::{Error, ErrorKind, Frame, Result, SharedBatches};
 
-pub use self::items::{items_of, read_items, write_items};
+pub use self::items::{items_of, kept_rows, read_items, write_items};
 pub use self::memory::RamLimit;
 pub use self::parquet::{ParquetRows, Stored, store};
 

@@ -183,4 +183,8 @@ impl Producer for ParquetRows {
     fn try_clone(&self) -> Option<Self> {
         Some(self.clone())
     }
+
+    fn parquet(&self) -> Option<PathBuf> {
+        Some((*self.path).clone())
+    }
 }

@@ -14,6 +14,7 @@ mod scaffold;
 mod schema;
 mod select;
 mod signals;
+mod test;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,6 +71,7 @@ enum Command {
     Build(flow::BuildArgs),
     Runs(runs::RunsArgs),
     Peek(runs::PeekArgs),
+    Test(test::TestArgs),
     ListModules(registry::ListArgs),
     Describe(registry::DescribeArgs),
     RegisterModule(registry::RegisterArgs),
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => flow::build(&args, out),
         Command::Runs(args) => runs::runs(&args, out),
         Command::Peek(args) => runs::peek(&args, out),
+        Command::Test(args) => test::test(&args, out),
         Command::ListModules(args) => registry::list_modules(&args, out),
         Command::Describe(args) => registry::describe(&args, out),
         Command::RegisterModule(args) => registry::register_module(&args, out),

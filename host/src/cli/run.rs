@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::Exit;
 use super::flow::{FlowArgs, print_text};
 use super::progress::Progress;
-use super::render::{Failure, Style};
+use super::render::{self, Failure, Style};
 use super::select::{Part, SelectArgs};
 use super::signals;
 use crate::artifact::{Policy, RamLimit};
@@ -27,7 +27,7 @@ use crate::loader::Loader;
 use crate::observe::log::{self, Filter, Log, Writer};
 use crate::prepare::Prepared;
 use crate::run::services::Shared;
-use crate::run::{self, Job, LibraryServices, Limits, Store};
+use crate::run::{self, Job, LibraryServices, Limits, Mocks, Store};
 use crate::runs::{self, Journal, PastRun, RunFolder, RunsError};
 use crate::secret::{self, Origin, SecretError, Secrets};
 
@@ -234,12 +234,14 @@ fn go(
     let scratch = session.folder.scratch().map_err(|cause| failed("make a temporary folder", cause))?;
     let (sender, events) = queue();
     let (journal, journal_writer) = session.folder.journal()?;
-    let surroundings = Surroundings { secrets, budget, log, journal, temp_dir: scratch.path().to_owned() };
+    let temp_dir = scratch.path().to_owned();
+    let surroundings = Surroundings { secrets, budget, log, journal, temp_dir, mocks: None };
     let observer: run::Observer = Arc::new(move |event| sender.send(event));
     let kept =
         Kept { id: session.folder.id.clone(), folder: session.folder.path().to_owned(), previous: session.previous };
     session.folder.checkpoints()?;
     session.folder.keep_plan(&prepared.plan)?;
+    log.belong_to(session.folder.tags(&prepared.plan.name), session.folder.log()?);
     let job = Arc::new(job(prepared, kept, surroundings, observer)?);
     let running = runtime.spawn(run::run(job, interrupt));
     let shown = events.show(progress);
@@ -252,6 +254,8 @@ fn go(
         tracing::warn!("the output could not be written: {cause}");
     }
     written.map_err(|why| lost_journal(&session.folder, &why))?;
+    let report = runs::write_report(session.folder.path())?;
+    progress.note(&format!("report: {}", render::shown(&report)))?;
     Ok(outcome)
 }
 
@@ -308,6 +312,7 @@ struct Surroundings<'a> {
     log: &'a Log,
     journal: Journal,
     temp_dir: PathBuf,
+    mocks: Option<Arc<Mocks>>,
 }
 
 /// What a run has behind it.
@@ -318,7 +323,7 @@ struct Kept {
 }
 
 fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::Observer) -> Result<Job, Failure> {
-    let Surroundings { secrets, budget, log, journal, temp_dir } = around;
+    let Surroundings { secrets, budget, log, journal, temp_dir, mocks } = around;
     let facts = LibraryFacts { threads: budget.blocking };
     let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
     let libraries = run::load_libraries(&prepared.plan, &prepared.libraries, &loader)?;
@@ -338,6 +343,7 @@ fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::
             true => None,
             false => Some(secret::Key::of_user()?),
         },
+        mocks,
         digests: run::digests(&prepared.libraries)?,
         limits: Limits { blocking_threads: budget.blocking },
         shared: Arc::new(Shared::new(
@@ -359,10 +365,31 @@ pub(crate) fn planned_job(prepared: Prepared, past: &PastRun) -> Result<(Job, Ru
         tempfile::tempfile().and_then(Journal::start).map_err(|cause| failed("make a temporary file", cause))?;
     let secrets = runtime.block_on(secret::fetch(None, &prepared.plan))?;
     let budget = Budget::new(prepared.plan.settings.threads);
-    let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir: std::env::temp_dir() };
+    let temp_dir = std::env::temp_dir();
+    let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks: None };
     let session = Kept { id: past.id.clone(), folder: past.path.clone(), previous: Previous::of(&past.records) };
     let job = job(prepared, session, around, Arc::new(|_| {}))?;
     Ok((job, runtime))
+}
+
+/// The job of a test, which keeps what it must in `folder`, and a runtime for it.
+pub(crate) fn tested_job(
+    prepared: Prepared,
+    folder: &Path,
+    observer: run::Observer,
+    mocks: Arc<Mocks>,
+) -> Result<(Job, Runtime), Failure> {
+    let runtime = runtime()?;
+    let (log, _) = log::start(Filter::default(), log::Format::Text, |_| {});
+    let run = RunFolder::create(folder, prepared.plan.name.as_str())?;
+    let (journal, _) = run.journal()?;
+    let secrets = runtime.block_on(secret::fetch(None, &prepared.plan))?;
+    let budget = Budget::new(prepared.plan.settings.threads);
+    let (temp_dir, mocks) = (folder.to_owned(), Some(mocks));
+    let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks };
+    run.checkpoints()?;
+    let kept = Kept { id: run.id.clone(), folder: run.path().to_owned(), previous: Previous::default() };
+    Ok((job(prepared, kept, around, observer)?, runtime))
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use pype_core::human;
 use pype_core::run::event::{RunEvent, StoredFor};
 use pype_core::run::history::{History, SubFlowState};
 use pype_core::run::scheduler::Verdict;
 use serde_json::json;
 
 use super::Exit;
-use super::progress::{human, state_word, verdict_word};
+use super::progress::{state_word, verdict_word};
 use super::render::{Failure, columns, printable, shown};
 use super::run::RunsFolder;
 use crate::artifact::{ParquetRows, read_items};
@@ -22,7 +23,7 @@ use crate::runs::{self, PastRun};
 #[command(after_help = "\
 Examples:
   pype runs list
-  pype runs show flights-20250115T093000
+  pype runs show flights-20250115T093000 --html
   pype runs prune --keep 10             keeps the last ten of each flow
   pype runs prune --older-than 30       removes those that ended more than 30 days ago")]
 pub(crate) struct RunsArgs {
@@ -43,6 +44,9 @@ enum RunsCommand {
     Show {
         /// Its id.
         id: String,
+        /// Make its report again, and say where it is.
+        #[arg(long)]
+        html: bool,
     },
     /// Removes runs that are over.
     Prune(PruneArgs),
@@ -63,7 +67,12 @@ pub(crate) fn runs(args: &RunsArgs, out: &mut dyn Write) -> Result<Exit, Failure
     let folder = args.runs.of(Path::new("."));
     match &args.command {
         RunsCommand::List => list(args, &folder, out),
-        RunsCommand::Show { id } => show(args, &runs::open(&folder, id)?, out),
+        RunsCommand::Show { id, html: true } => {
+            let report = runs::write_report(&runs::open(&folder, id)?.path)?;
+            writeln!(out, "{}", shown(&report))?;
+            Ok(Exit::Ok)
+        }
+        RunsCommand::Show { id, html: false } => show(args, &runs::open(&folder, id)?, out),
         RunsCommand::Prune(which) => prune(which, &folder, out),
     }
 }

@@ -5,6 +5,7 @@
 //! them.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -162,19 +163,20 @@ impl Record {
         self
     }
 
-    fn line(&self, format: Format) -> String {
+    fn line(&self, format: Format, run: &Map<String, Value>) -> String {
         match format {
             Format::Text => self.to_string(),
-            Format::Json => self.json().to_string(),
+            Format::Json => self.json(run).to_string(),
         }
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, run: &Map<String, Value>) -> Value {
         let mut line = Map::new();
         line.insert("time".into(), format!("{:.6}", self.at).into());
         line.insert("level".into(), self.level.name().into());
         line.insert("target".into(), self.target.as_str().into());
         line.insert("message".into(), self.message.as_str().into());
+        line.extend(run.clone());
         line.extend(self.fields.clone());
         Value::Object(line)
     }
@@ -194,6 +196,7 @@ impl fmt::Display for Record {
 
 enum Message {
     Record(Record),
+    Run { tags: Map<String, Value>, file: File },
     Flush(SyncSender<()>),
     End,
 }
@@ -234,19 +237,29 @@ fn write_all(
     format: Format,
     mut sink: impl FnMut(&str),
 ) {
+    let (mut run, mut copy): (_, Option<File>) = (Map::new(), None);
     while let Ok(message) = records.recv() {
         match message {
             Message::Record(record) => {
                 let secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                sink(&record.masked(&secrets).line(format));
+                let mut record = record.masked(&secrets);
+                sink(&record.line(format, &run));
+                if let Some(file) = &mut copy
+                    && let Err(cause) = writeln!(file, "{}", record.json(&run))
+                {
+                    copy = None;
+                    record = Record::now(Level::Warn, "pype", &format!("the log's file is lost: {cause}"), Map::new());
+                    sink(&record.line(format, &run));
+                }
             }
+            Message::Run { tags, file } => (run, copy) = (tags, Some(file)),
             Message::Flush(done) => drop(done.send(())),
             Message::End => break,
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let text = format!("{lost} debug records were dropped: the log is written slower than they come");
-            sink(&Record::now(Level::Warn, "pype", &text, Map::new()).line(format));
+            sink(&Record::now(Level::Warn, "pype", &text, Map::new()).line(format, &run));
         }
     }
 }
@@ -266,6 +279,12 @@ impl Log {
             Err(TrySendError::Full(record)) if waits => drop(self.queue.send(record)),
             Err(TrySendError::Full(_)) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+
+    /// From now on records belong to a run: JSON lines say so by `tags`, and go to `file` too.
+    pub fn belong_to(&self, tags: Map<String, Value>, file: File) {
+        // A writer that has ended writes nothing any more.
+        drop(self.queue.send(Message::Run { tags, file }));
     }
 
     /// Masks what `secrets` masks, from now on and in what waits to be written.

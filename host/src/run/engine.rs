@@ -18,6 +18,7 @@ use pype_plugin::host::Library;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::mock::Mocks;
 use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
 use super::turn::Turn;
@@ -57,6 +58,8 @@ pub struct Job {
     pub libraries: BTreeMap<NodeId, Library>,
     /// The digest of each module's library.
     pub digests: BTreeMap<NodeId, String>,
+    /// What stands in for modules, in a test.
+    pub mocks: Option<Arc<Mocks>>,
     /// What secrets are hashed with, if there are any.
     pub key: Option<secret::Key>,
     /// What it may use.

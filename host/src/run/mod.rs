@@ -8,6 +8,7 @@
 mod engine;
 mod frames;
 mod loops;
+mod mock;
 mod node;
 mod resume;
 pub mod services;
@@ -15,5 +16,6 @@ mod sub_flow;
 mod turn;
 
 pub use self::engine::{Job, Limits, digests, load_libraries, run};
+pub use self::mock::Mocks;
 pub use self::resume::{Forecast, forecast};
 pub use self::services::{LibraryServices, Observer, Store};

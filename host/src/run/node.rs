@@ -29,6 +29,11 @@ pub(super) async fn run(
     inputs: Vec<(String, Frame)>,
     cancel: CancellationToken,
 ) -> Ran {
+    if let Some(mocks) = &job.mocks
+        && mocks.stands_in(&node)
+    {
+        return Ran { instance: None, result: mocks.run(&turn, &node, inputs).await };
+    }
     let opened = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Error::cancelled()),

@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 
 use pype_core::flow::dag::ArtifactError;
 use pype_core::flow::plan::Plan;
+use pype_core::name::FlowName;
+use pype_core::report;
+use pype_core::run::history::History;
 use pype_core::run::log::{self, LogError, Record};
+use serde_json::{Map, Value};
 
 pub use self::journal::{Journal, JournalWriter};
 pub use self::plan::read as plan_of;
@@ -23,6 +27,8 @@ const EVENTS: &str = "run.json";
 const LOCK: &str = ".lock";
 /// Beside all runs, where they keep what nobody needs afterwards.
 const SCRATCH: &str = ".scratch";
+const LOG: &str = "log.jsonl";
+const REPORT: &str = "report.html";
 /// Where a run keeps rows.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -167,6 +173,23 @@ impl RunFolder {
         &self.path
     }
 
+    /// What tells its records from those of other runs.
+    pub fn tags(&self, flow: &FlowName) -> Map<String, Value> {
+        [("flow", flow.as_str()), ("run", self.id.as_str())]
+            .map(|(key, text)| (key.to_owned(), text.into()))
+            .into_iter()
+            .collect()
+    }
+
+    /// The file for its log, to be written on.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn log(&self) -> Result<File, RunsError> {
+        let path = self.path.join(LOG);
+        File::options().create(true).append(true).open(&path).map_err(doing("write", &path))
+    }
+
     /// Where its rows are kept.
     ///
     /// # Errors
@@ -242,6 +265,18 @@ pub fn ids(runs: &Path) -> Result<Vec<String>, RunsError> {
         .collect();
     found.sort();
     Ok(found.into_iter().map(|(_, id)| id).collect())
+}
+
+/// Makes the report of the run in `folder` from its plan and its log, and gives its path.
+///
+/// # Errors
+/// One of them cannot be read, or the report not be written.
+pub fn write_report(folder: &Path) -> Result<PathBuf, RunsError> {
+    let plan = plan::read(folder)?;
+    let (records, _) = read(folder)?;
+    let path = folder.join(REPORT);
+    fs::write(&path, report::html(&plan, &History::of(&records))).map_err(doing("write", &path))?;
+    Ok(path)
 }
 
 /// Removes a run's folder.

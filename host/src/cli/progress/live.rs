@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pype_core::human;
 use pype_core::run::event::RunEvent;
 use pype_core::run::scheduler::EndState;
 
-use super::human;
 use super::view::{NodeState, NodeView, SubFlowView, View, state_word};
 use crate::cli::render::printable;
 

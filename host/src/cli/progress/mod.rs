@@ -3,7 +3,6 @@
 //!
 //! [`View`] says what is the case, from events alone; the displays only draw it.
 
-pub(super) mod human;
 mod live;
 mod plain;
 mod summary;
@@ -53,6 +52,17 @@ impl<'a> Progress<'a> {
     /// Each event as a JSON object on a line of `out`.
     pub(crate) fn for_programs(out: &'a mut dyn Write) -> Self {
         Self { view: View::default(), display: Display::Json, out, style: Style::Plain }
+    }
+
+    /// A line for people below everything else.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
+        match self.display {
+            Display::Json => Ok(()),
+            Display::Live(_) | Display::Lines => writeln!(self.out, "{text}"),
+        }
     }
 
     /// Sub flows that are not selected, and so no part of the run: to be told with it.

@@ -1,8 +1,8 @@
 //! A line for each change of state, without control characters: for logs and pipes.
 
+use pype_core::human;
 use pype_core::run::event::{ItemPath, RunEvent, StoredFor};
 
-use super::human;
 use super::view::{NodeState, NodeView, View, state_word};
 use crate::cli::render::printable;
 

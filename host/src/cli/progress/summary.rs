@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use pype_core::human;
 use pype_core::run::event::OutputInfo;
 use pype_core::run::scheduler::{EndState, Verdict};
 
-use super::human;
 use super::view::{ItemsEnded, NodeState, SubFlowView, View, state_word, verdict_word};
 use crate::cli::render::{self, Style, printable};
 
