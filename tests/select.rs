@@ -98,5 +98,5 @@ connections: {{data: [a.data - chosen.input, chosen.output - good.input, chosen.
         .pype(&["validate", "rows.yaml"])
         .fails(20, &["\"gtee\" is not a value of `rule.any.1.match.op`", "gte, lt"]);
     sandbox.flow("rows", &flow("tier lke gold"));
-    sandbox.pype(&["run", "rows.yaml"]).fails(30, &["`chosen` (label_filter)", "`lke` is not an operator"]);
+    sandbox.pype(&["run", "rows.yaml"]).fails(30, &["chosen (label_filter)", "`lke` is not an operator"]);
 }
