@@ -47,7 +47,8 @@ fn sandbox() -> Sandbox {
 /// All output files.
 fn outputs(sandbox: &Sandbox) -> BTreeMap<String, Vec<u8>> {
     let Ok(files) = fs::read_dir(sandbox.path("out")) else { return BTreeMap::new() };
-    let file = |file: fs::DirEntry| (file.file_name().into_string().expect("text"), fs::read(file.path()).expect("read"));
+    let file =
+        |file: fs::DirEntry| (file.file_name().into_string().expect("text"), fs::read(file.path()).expect("read"));
     files.map(|entry| file(entry.expect("an entry"))).collect()
 }
 
@@ -143,7 +144,12 @@ fn a_run_killed_at_any_moment_resumes_to_the_same_outputs_and_runs_nothing_again
     let mut killed = 0_u32;
     for round in 0..100_u32 {
         let sandbox = sandbox();
-        let mut child = sandbox.command(&RUN).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("it runs");
+        let mut child = sandbox
+            .command(&RUN)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it runs");
         // Spread over the time that a run takes, by the golden ratio.
         let share = f64::from(round).mul_add(0.618_034, 0.5).fract();
         std::thread::sleep(takes.mul_f64(share).max(Duration::from_millis(1)));
@@ -235,7 +241,8 @@ fn a_full_disk_during_a_checkpoint_fails_the_run_which_resumes_when_there_is_roo
         eprintln!("skipped: this user may not mount a small disk");
         return;
     }
-    let rows: String = (0_u64..60_000).map(|n| format!("{},{n},{}\n", n % 4, n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+    let rows: String =
+        (0_u64..60_000).map(|n| format!("{},{n},{}\n", n % 4, n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
     sandbox.write("rows.csv", &format!("g,n,square\n{rows}"));
     let runs = disk.join("runs");
     let on_disk = |arguments: &[&str]| {

@@ -21,7 +21,7 @@ use super::Exit;
 use super::registry::RegistryChoice;
 use super::render::{Failure, Style, diagnostics, shown};
 use super::run::tested_job;
-use crate::artifact::{ParquetRows, Kept, kept_rows, read_items};
+use crate::artifact::{Kept, ParquetRows, kept_rows, read_items};
 use crate::prepare::{Given, PrepareError, prepare};
 use crate::run::{self, Mocks};
 
@@ -227,7 +227,10 @@ impl Run<'_> {
         let mut check = |what: &str, names: Vec<String>, known: &[&str]| {
             for name in names.into_iter().filter(|name| !known.contains(&name.as_str())) {
                 let help = suggest::nearest(&name, known.iter().copied());
-                let help = help.map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+                let help = help.map_or_else(
+                    || format!("there are {}", known.join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 problems.push(format!("the flow has no {what} `{name}`: {help}"));
             }
         };
@@ -306,9 +309,8 @@ impl Run<'_> {
                     if self.args.update {
                         crate::artifact::write_items(found, &path).map_err(|error| Failure::from(&error))?;
                     }
-                    read_items(&path).map_err(|error| {
-                        Failure::from(&error).hint("`pype test --update` writes what comes now")
-                    })?
+                    read_items(&path)
+                        .map_err(|error| Failure::from(&error).hint("`pype test --update` writes what comes now"))?
                 }
             };
             problems.extend(self.difference(sink, &expected, found));

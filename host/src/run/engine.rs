@@ -22,7 +22,7 @@ use super::mock::Mocks;
 use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
 use super::turn::Turn;
-use super::{loops, resume};
+use super::{loops, node, resume};
 use crate::loader::{self, LoadError, Loader};
 use crate::prepare::LibraryFile;
 use crate::secret;
@@ -331,8 +331,16 @@ async fn carry(job: &Arc<Job>, turn: &Arc<Turn>, id: SubFlowId, attempt: u32, ca
         seconds: started.elapsed().as_secs_f64(),
         fingerprint,
     };
+    let configs = match node::all_configs(job, turn, sub_flow) {
+        Ok(configs) => configs,
+        Err((id, error)) => {
+            job.shared.tell(begins());
+            job.failed(Some(&id), &turn.path, error);
+            return End::Failed { retryable: false, reason: None };
+        }
+    };
     // What goes wrong here goes wrong again where it is told.
-    let made_from = resume::fingerprint(job, turn, sub_flow).await.ok();
+    let made_from = resume::fingerprint(job, turn, sub_flow, &configs).await.ok();
     let mut reason = None;
     if let Some(made_from) = made_from.as_ref().filter(|_| attempt == 1 && job.session > 1) {
         reason = resume::use_again(job, turn, sub_flow, made_from);
@@ -346,12 +354,12 @@ async fn carry(job: &Arc<Job>, turn: &Arc<Turn>, id: SubFlowId, attempt: u32, ca
         sub_flow.nodes.iter().for_each(|node| turn.forget(node));
     }
     job.shared.tell(begins());
-    let end = sub_flow::run(job, turn, sub_flow, cancel).await;
+    let end = sub_flow::run(job, turn, sub_flow, configs.clone(), cancel).await;
     if !matches!(end, End::Succeeded { .. }) {
         return end;
     }
     let fingerprint = match made_from {
-        Some(made_from) => resume::with_outputs(job, turn, made_from).await.ok(),
+        Some(made_from) => resume::with_outputs(job, &configs, made_from).await.ok(),
         None => None,
     };
     job.shared.tell(succeeded(false, reason, fingerprint));

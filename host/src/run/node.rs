@@ -1,10 +1,12 @@
 //! One node: its configs resolved, its module opened and run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use pype_core::flow::plan::PlannedNode;
+use pype_core::flow::plan::{PlannedNode, SubFlow};
 use pype_core::flow::spec::ExecutionMode;
+use pype_core::name::NodeId;
 use pype_core::template::render_sealed;
 use pype_plugin::host::{Instance, NodeFacts};
 use pype_plugin::{Error, ErrorKind, Frame, Iteration, Result};
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Job;
 use super::services::NodeServices;
 use super::turn::Turn;
+use crate::secret;
 
 /// A node's module, once it was opened, and what its run gave.
 pub(super) struct Ran {
@@ -25,19 +28,20 @@ pub(super) struct Ran {
 pub(super) async fn run(
     job: Arc<Job>,
     turn: Arc<Turn>,
-    node: PlannedNode,
+    (id, configs): (NodeId, Value),
     inputs: Vec<(String, Frame)>,
     cancel: CancellationToken,
 ) -> Ran {
+    let node = job.plan.node(&id);
     if let Some(mocks) = &job.mocks
-        && mocks.stands_in(&node)
+        && mocks.stands_in(node)
     {
-        return Ran { instance: None, result: mocks.run(&turn, &node, inputs).await };
+        return Ran { instance: None, result: mocks.run(&turn, node, inputs).await };
     }
     let opened = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Error::cancelled()),
-        opened = open(&job, &turn, &node, &cancel) => opened,
+        opened = open(&job, &turn, node, &configs, &cancel) => opened,
     };
     let instance = match opened {
         Ok(instance) => instance,
@@ -51,8 +55,13 @@ pub(super) async fn run(
     Ran { instance: Some(instance), result }
 }
 
-async fn open(job: &Arc<Job>, turn: &Arc<Turn>, node: &PlannedNode, cancel: &CancellationToken) -> Result<Instance> {
-    let configs = configs(job, turn, node)?;
+async fn open(
+    job: &Arc<Job>,
+    turn: &Arc<Turn>,
+    node: &PlannedNode,
+    configs: &Value,
+    cancel: &CancellationToken,
+) -> Result<Instance> {
     let services = Arc::new(NodeServices {
         shared: job.shared.clone(),
         turn: turn.clone(),
@@ -71,20 +80,33 @@ async fn open(job: &Arc<Job>, turn: &Arc<Turn>, node: &PlannedNode, cancel: &Can
         temp_dir: job.temp_dir.clone(),
         wanted_globals: node.wanted_globals.iter().cloned().collect(),
     };
-    job.libraries[&node.id].open(node.module.as_str(), &configs, &facts, services).await
+    job.libraries[&node.id].open(node.module.as_str(), configs, &facts, services).await
+}
+
+/// The configs of every module of a sub flow.
+///
+/// # Errors
+/// A template of this module cannot be filled in.
+pub(super) fn all_configs(
+    job: &Job,
+    turn: &Turn,
+    sub_flow: &SubFlow,
+) -> Result<BTreeMap<NodeId, Value>, (NodeId, Error)> {
+    let of_node = |id: &NodeId| match configs(job, turn, job.plan.node(id)) {
+        Ok(configs) => Ok((id.clone(), configs)),
+        Err(error) => Err((id.clone(), error)),
+    };
+    sub_flow.nodes.iter().map(of_node).collect()
 }
 
 /// The configs with templates filled in and paths made absolute.
-pub(super) fn configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Value> {
+fn configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Value> {
     filled_in(job, turn, node, &|filled| filled)
 }
 
 /// The same for a fingerprint: what holds a secret is hashed.
-pub(super) fn sealed_configs(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<Value> {
-    filled_in(job, turn, node, &|filled| match &job.key {
-        Some(key) => key.hash(&filled.to_string()).into(),
-        None => filled,
-    })
+pub(super) fn sealed_configs(job: &Job, turn: &Turn, node: &PlannedNode, key: &secret::Key) -> Result<Value> {
+    filled_in(job, turn, node, &|filled| key.hash(&filled.to_string()).into())
 }
 
 fn filled_in(job: &Job, turn: &Turn, node: &PlannedNode, seal: &dyn Fn(Value) -> Value) -> Result<Value> {

@@ -1,5 +1,6 @@
 //! What a sub flow was made from, and whether what an earlier session made of the same may be used again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,11 +19,16 @@ use super::node;
 use super::turn::Turn;
 use crate::artifact::{self, Kept, ParquetRows};
 
-/// What a sub flow would be made from now.
+/// What a sub flow would be made from now, given the configs of its modules.
 ///
 /// # Errors
-/// Its configs cannot be filled in, or a module cannot say what it reads: running it will tell.
-pub(super) async fn fingerprint(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Result<Fingerprint> {
+/// A module cannot say what it reads: running it will tell.
+pub(super) async fn fingerprint(
+    job: &Job,
+    turn: &Turn,
+    sub_flow: &SubFlow,
+    configs: &BTreeMap<NodeId, Value>,
+) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint {
         wiring: wiring(job, sub_flow),
         item: turn.iteration.as_ref().map(|iteration| digest(iteration.item.to_string().as_bytes())),
@@ -30,31 +36,37 @@ pub(super) async fn fingerprint(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> R
     };
     for id in &sub_flow.nodes {
         let node = job.plan.node(id);
-        fingerprint.nodes.insert(id.clone(), of_node(job, turn, node).await?);
+        fingerprint.nodes.insert(id.clone(), of_node(job, turn, node, &configs[id]).await?);
     }
     Ok(fingerprint)
 }
 
 /// The same after it has run: what was written is there now.
-pub(super) async fn with_outputs(job: &Job, turn: &Turn, mut before: Fingerprint) -> Result<Fingerprint> {
+pub(super) async fn with_outputs(
+    job: &Job,
+    configs: &BTreeMap<NodeId, Value>,
+    mut before: Fingerprint,
+) -> Result<Fingerprint> {
     for (id, made_from) in &mut before.nodes {
         if made_from.outputs.is_some() {
             let node = job.plan.node(id);
-            let configs = node::configs(job, turn, node)?;
-            let now = job.libraries[id].resources(node.module.as_str(), &configs).await?;
+            let now = job.libraries[id].resources(node.module.as_str(), &configs[id]).await?;
             made_from.outputs = now.outputs.map(|all| states(job, all));
         }
     }
     Ok(before)
 }
 
-async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode) -> Result<NodeFingerprint> {
-    let configs = node::configs(job, turn, node)?;
-    let resources = job.libraries[&node.id].resources(node.module.as_str(), &configs).await?;
+async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode, configs: &Value) -> Result<NodeFingerprint> {
+    let resources = job.libraries[&node.id].resources(node.module.as_str(), configs).await?;
+    let visible = match &job.key {
+        Some(key) => node::sealed_configs(job, turn, node, key)?.to_string(),
+        None => configs.to_string(),
+    };
     Ok(NodeFingerprint {
         module: node.module.to_string(),
         library: job.digests[&node.id].clone(),
-        configs: digest(node::sealed_configs(job, turn, node)?.to_string().as_bytes()),
+        configs: digest(visible.as_bytes()),
         inputs: resources.inputs.map(|all| states(job, all)),
         outputs: resources.outputs.map(|all| states(job, all)),
         is_source: node.entry.kind == ModuleKind::Source,
@@ -110,7 +122,11 @@ pub async fn forecast(job: &Arc<Job>) -> Vec<Forecast> {
     let turn = Arc::new(Turn::default());
     let mut forecasts = Vec::new();
     for sub_flow in job.plan.sub_flows().iter().filter(|one| one.iterate.is_none() && one.within.is_none()) {
-        let runs_because = match fingerprint(job, &turn, sub_flow).await {
+        let made_from = match node::all_configs(job, &turn, sub_flow) {
+            Ok(configs) => fingerprint(job, &turn, sub_flow, &configs).await,
+            Err((_, error)) => Err(error),
+        };
+        let runs_because = match made_from {
             Ok(now) => use_again(job, &turn, sub_flow, &now),
             Err(error) => match upstream_that_ran(job, &turn, sub_flow) {
                 Some(upstream) => Some(format!("`{upstream}` runs again")),

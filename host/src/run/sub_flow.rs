@@ -13,6 +13,7 @@ use pype_core::name::NodeId;
 use pype_core::run::event::{OutputInfo, RunEvent};
 use pype_plugin::host::Instance;
 use pype_plugin::{Commit, Error, ErrorKind, Result};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +41,17 @@ pub(super) enum End {
 }
 
 /// Runs the sub flow to its end; every failure has been told to the observer.
-pub(super) async fn run(job: &Arc<Job>, turn: &Arc<Turn>, sub_flow: &SubFlow, cancel: CancellationToken) -> End {
+pub(super) async fn run(
+    job: &Arc<Job>,
+    turn: &Arc<Turn>,
+    sub_flow: &SubFlow,
+    configs: BTreeMap<NodeId, Value>,
+    cancel: CancellationToken,
+) -> End {
     let mut attempt = Attempt {
         job,
         turn,
+        configs,
         sub_flow,
         // A failing node stops its neighbours, not the whole run.
         cancel: cancel.child_token(),
@@ -90,6 +98,8 @@ impl Failure {
 struct Attempt<'a> {
     job: &'a Arc<Job>,
     turn: &'a Arc<Turn>,
+    /// Of nodes that have not started.
+    configs: BTreeMap<NodeId, Value>,
     sub_flow: &'a SubFlow,
     cancel: CancellationToken,
     opened: Vec<(NodeId, Instance)>,
@@ -165,9 +175,9 @@ impl Attempt<'_> {
             self.job.shared.tell(RunEvent::NodeStarted { node: node.clone(), item: self.turn.path.clone() });
             self.started.insert(node.clone(), Instant::now());
             let inputs = frames.take(&node);
-            let planned = self.job.plan.node(&node).clone();
+            let configs = self.configs.remove(&node).unwrap_or_default();
             let (job, turn, cancel) = (self.job.clone(), self.turn.clone(), self.cancel.clone());
-            running.spawn(async move { (node, node::run(job, turn, planned, inputs, cancel).await) });
+            running.spawn(async move { (node.clone(), node::run(job, turn, (node, configs), inputs, cancel).await) });
         }
     }
 

@@ -135,8 +135,10 @@ impl View {
                 }
                 one.ended = Some(Ended { state: *state, reused: *reused, reason: reason.clone(), seconds: *seconds });
                 one.nodes.iter_mut().for_each(NodeView::stop);
-                let inner = self.sub_flows.iter_mut().filter(|inner| inner.within == Some(*sub_flow));
-                inner.flat_map(|inner| &mut inner.nodes).for_each(NodeView::stop);
+                if one.goes_over.is_some() {
+                    let inner = self.sub_flows.iter_mut().filter(|inner| inner.within == Some(*sub_flow));
+                    inner.flat_map(|inner| &mut inner.nodes).for_each(NodeView::stop);
+                }
             }
             RunEvent::RunFinished { verdict, seconds } => self.ended = Some((*verdict, *seconds)),
         }
