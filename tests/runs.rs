@@ -107,7 +107,13 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("readable") {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target)) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+            continue;
+        }
+        fs::copy(entry.path(), &target).expect("copied");
+        let changed = entry.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+        fs::File::options().write(true).open(&target).and_then(|file| file.set_modified(changed)).expect("set");
     }
 }
 
@@ -120,15 +126,19 @@ fn a_log_cut_at_every_prefix_resumes_to_the_same_outputs_and_runs_nothing_again(
     let run = only_run(&sandbox);
     let whole = fs::read_to_string(run.join("run.json")).expect("readable");
     let pristine = tempfile::tempdir().expect("a folder");
-    copy(&run, pristine.path());
+    copy(&run, &pristine.path().join("run"));
+    copy(&sandbox.path("out"), &pristine.path().join("out"));
     let ends: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
     // Whole lines, and each torn in its middle.
     let middles = ends.windows(2).map(|pair| usize::midpoint(pair[0], pair[1]));
     let mut cuts: Vec<usize> = ends.iter().copied().chain(middles).chain([0, 5]).collect();
     cuts.sort_unstable();
     for cut in cuts {
-        fs::remove_dir_all(&run).expect("removed");
-        copy(pristine.path(), &run);
+        // What a resume wrote anew is as it was, down to its time.
+        for (folder, kept) in [(run.clone(), "run"), (sandbox.path("out"), "out")] {
+            fs::remove_dir_all(&folder).expect("removed");
+            copy(&pristine.path().join(kept), &folder);
+        }
         fs::write(run.join("run.json"), &whole[..cut]).expect("written");
         check_resume(&sandbox, &whole[..cut], &expected, &format!("cut at {cut}"));
     }

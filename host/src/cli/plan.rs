@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::flow::FlowArgs;
 use super::render::{Failure, columns, printable};
-use super::run::{RunsFolder, planned_job};
+use super::run::{RunsFolder, SecretsArgs, planned_job};
 use super::select::{Part, SelectArgs};
 use crate::run::{self, Forecast};
 use crate::runs;
@@ -33,6 +33,8 @@ pub(crate) struct PlanArgs {
     resume: Option<String>,
     #[command(flatten)]
     runs: RunsFolder,
+    #[command(flatten)]
+    secrets: SecretsArgs,
 }
 
 pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -45,7 +47,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<Exit, Failure
             let runs = args.runs.of(&args.flow.flow);
             let id = Some(id.as_str()).filter(|id| !id.is_empty());
             let past = runs::past(&runs, id, plan.name.as_str())?;
-            let (job, runtime) = planned_job(prepared, &past)?;
+            let (job, runtime) = planned_job(prepared, &past, args.secrets.origin())?;
             runtime.block_on(run::forecast(&Arc::new(job)))
         }
     };

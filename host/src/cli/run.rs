@@ -72,13 +72,27 @@ pub(crate) struct RunArgs {
     /// Let a failure that an `error` edge handles fail the run too.
     #[arg(long)]
     strict: bool,
-    /// Where secrets come from: `env`, `file:PATH`, or `vault[:MOUNT]`, a KV store of version 2. Without it: Vault where VAULT_ADDR is
-    /// set, otherwise the environment.
-    #[arg(long, value_name = "ORIGIN", env = "PYPE_SECRETS")]
-    secrets: Option<Origin>,
+    #[command(flatten)]
+    secrets: SecretsArgs,
     /// Threads for blocking work; the flow's `threads` comes next, then twice the cores.
     #[arg(long, value_name = "N", env = "PYPE_THREADS")]
     threads: Option<NonZeroUsize>,
+}
+
+/// Where secrets come from.
+#[derive(Args)]
+pub(crate) struct SecretsArgs {
+    /// Where secrets come from: `env`, `file:PATH`, or `vault[:MOUNT]`, a KV store of version 2. Without it: Vault where
+    /// VAULT_ADDR is set, otherwise the environment.
+    #[arg(long, value_name = "ORIGIN", env = "PYPE_SECRETS")]
+    secrets: Option<Origin>,
+}
+
+impl SecretsArgs {
+    /// What was asked for.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.secrets.as_ref()
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -144,7 +158,7 @@ impl Budget {
 fn secrets(args: &RunArgs, prepared: &Prepared, out: &mut dyn Write) -> Result<Option<Secrets>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| failed("start the runtime", cause))?;
-    match runtime.block_on(secret::fetch(args.secrets.as_ref(), &prepared.plan)) {
+    match runtime.block_on(secret::fetch(args.secrets.origin(), &prepared.plan)) {
         Ok(secrets) => Ok(Some(secrets)),
         Err(SecretError::Missing(missing)) => args.flow.print(&missing, out).map(|()| None),
         Err(error) => Err(error.into()),
@@ -215,6 +229,14 @@ fn session(args: &RunArgs, prepared: &Prepared) -> Result<Session, Failure> {
         Some(id) => {
             let id = Some(id.as_str()).filter(|id| !id.is_empty());
             let (folder, records) = RunFolder::resume(&runs, id, flow)?;
+            let of = records.iter().rev().find_map(|record| match &record.event {
+                RunEvent::RunStarted { flow, .. } => Some(flow.to_string()),
+                _ => None,
+            });
+            if let Some(other) = of.filter(|of| of != flow) {
+                let message = format!("the run `{}` is one of the flow `{other}`, not of `{flow}`", folder.id);
+                return Err(Failure::invalid("runs", message).hint("`pype runs list` shows the runs that there are"));
+            }
             Session { folder, previous: Previous::of(&records) }
         }
     })
@@ -242,20 +264,27 @@ fn go(
     session.folder.checkpoints()?;
     session.folder.keep_plan(&prepared.plan)?;
     log.belong_to(session.folder.tags(&prepared.plan.name), session.folder.log()?);
-    let job = Arc::new(job(prepared, kept, surroundings, observer)?);
+    let job = match job(prepared, kept, surroundings, observer) {
+        Ok(job) => Arc::new(job),
+        Err(failure) => {
+            // Nothing has run: there is nothing to resume.
+            session.folder.discard_unless_begun();
+            return Err(failure);
+        }
+    };
     let running = runtime.spawn(run::run(job, interrupt));
     let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
     let written = journal_writer.finish();
     // A query that cannot be interrupted must not hold the process: its sink was closed already.
     runtime.shutdown_background();
-    if let Err(cause) = shown {
-        // What became of the run decides the exit code, whoever reads the output.
-        tracing::warn!("the output could not be written: {cause}");
-    }
+    shown.unwrap_or_else(unread);
     written.map_err(|why| lost_journal(&session.folder, &why))?;
-    let report = runs::write_report(session.folder.path())?;
-    progress.note(&format!("report: {}", render::shown(&report)))?;
+    // What became of the run decides the exit code, whatever becomes of its report.
+    match runs::write_report(session.folder.path()) {
+        Ok(report) => progress.note(&format!("report: {}", render::shown(&report))).unwrap_or_else(unread),
+        Err(cause) => tracing::warn!("there is no report: {cause}"),
+    }
     Ok(outcome)
 }
 
@@ -358,12 +387,16 @@ fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::
 }
 
 /// The job that a resume of `past` would run, and a runtime for it. Nothing of it is written anywhere.
-pub(crate) fn planned_job(prepared: Prepared, past: &PastRun) -> Result<(Job, Runtime), Failure> {
+pub(crate) fn planned_job(
+    prepared: Prepared,
+    past: &PastRun,
+    secrets: Option<&Origin>,
+) -> Result<(Job, Runtime), Failure> {
     let runtime = runtime()?;
     let (log, _) = log::start(Filter::default(), log::Format::Text, |_| {});
     let (journal, _) =
         tempfile::tempfile().and_then(Journal::start).map_err(|cause| failed("make a temporary file", cause))?;
-    let secrets = runtime.block_on(secret::fetch(None, &prepared.plan))?;
+    let secrets = runtime.block_on(secret::fetch(secrets, &prepared.plan))?;
     let budget = Budget::new(prepared.plan.settings.threads);
     let temp_dir = std::env::temp_dir();
     let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks: None };
@@ -372,31 +405,39 @@ pub(crate) fn planned_job(prepared: Prepared, past: &PastRun) -> Result<(Job, Ru
     Ok((job, runtime))
 }
 
-/// The job of a test, which keeps what it must in `folder`, and a runtime for it.
+/// The job of a test, which keeps what it must in `folder`.
 pub(crate) fn tested_job(
     prepared: Prepared,
     folder: &Path,
     observer: run::Observer,
     mocks: Arc<Mocks>,
-) -> Result<(Job, Runtime), Failure> {
-    let runtime = runtime()?;
+    runtime: &Runtime,
+    secrets: Option<&Origin>,
+) -> Result<Job, Failure> {
     let (log, _) = log::start(Filter::default(), log::Format::Text, |_| {});
     let run = RunFolder::create(folder, prepared.plan.name.as_str())?;
     let (journal, _) = run.journal()?;
-    let secrets = runtime.block_on(secret::fetch(None, &prepared.plan))?;
+    let secrets = runtime.block_on(secret::fetch(secrets, &prepared.plan))?;
     let budget = Budget::new(prepared.plan.settings.threads);
     let (temp_dir, mocks) = (folder.to_owned(), Some(mocks));
     let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks };
     run.checkpoints()?;
     let kept = Kept { id: run.id.clone(), folder: run.path().to_owned(), previous: Previous::default() };
-    Ok((job(prepared, kept, around, observer)?, runtime))
+    job(prepared, kept, around, observer)
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+/// The host's runtime.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|cause| failed("start the runtime", cause))?;
     pype_plugin::host::adopt_runtime(runtime.handle().clone());
     Ok(runtime)
+}
+
+/// What became of the run decides the exit code, whoever reads the output.
+#[allow(clippy::needless_pass_by_value, reason = "it takes the error of a result")]
+fn unread(cause: std::io::Error) {
+    tracing::warn!("the output could not be written: {cause}");
 }
 
 fn lost_journal(folder: &RunFolder, why: &str) -> Failure {

@@ -1,5 +1,6 @@
 //! `pype runs` and `pype peek`: what is kept of runs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use clap::{Args, Subcommand};
 use pype_core::human;
 use pype_core::run::event::{RunEvent, StoredFor};
 use pype_core::run::history::{History, SubFlowState};
+use pype_core::run::log::LogError;
 use pype_core::run::scheduler::Verdict;
 use serde_json::json;
 
@@ -16,7 +18,7 @@ use super::progress::{state_word, verdict_word};
 use super::render::{Failure, columns, printable, shown};
 use super::run::RunsFolder;
 use crate::artifact::{ParquetRows, read_items};
-use crate::runs::{self, PastRun};
+use crate::runs::{self, PastRun, RunsError};
 
 /// Lists, shows and removes past runs.
 #[derive(Args)]
@@ -157,22 +159,29 @@ fn show(args: &RunsArgs, past: &PastRun, out: &mut dyn Write) -> Result<Exit, Fa
 }
 
 fn prune(which: &PruneArgs, folder: &Path, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let mut kept: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    let mut kept: BTreeMap<String, usize> = BTreeMap::new();
     let mut removed = 0;
     // The latest first, so that these are kept.
     for id in runs::ids(folder)?.into_iter().rev() {
-        let past = runs::open(folder, &id).ok();
+        let past = match runs::open(folder, &id) {
+            // A newer pype reads it.
+            Err(RunsError::Log { problem: LogError::Newer { .. }, .. }) => continue,
+            past => past.ok(),
+        };
         let history = past.as_ref().map(|past| History::of(&past.records));
-        let flow =
-            history.as_ref().and_then(|history| history.flow.as_ref()).map_or_else(|| id.clone(), ToString::to_string);
-        let number = kept.entry(flow).or_default();
+        let flow = history.as_ref().and_then(|history| history.flow.as_ref());
+        let number = kept.entry(flow.map_or_else(|| id.clone(), ToString::to_string)).or_default();
         *number += 1;
         let too_many = which.keep.is_some_and(|keep| *number > keep);
-        let ended = history.as_ref().and_then(History::ended_ms).unwrap_or(0);
-        let too_old = which.older_than.is_some_and(|days| age(ended) > Duration::from_secs(days * 86_400));
-        if (too_many || too_old) && past.is_none_or(|past| !past.alive) {
-            runs::remove(folder, &id)?;
-            removed += 1;
+        let age = history.as_ref().and_then(History::ended_ms).map_or_else(|| runs::age(folder, &id), age);
+        let too_old = which.older_than.is_some_and(|days| age > Duration::from_secs(days.saturating_mul(86_400)));
+        if too_many || too_old {
+            match runs::remove(folder, &id) {
+                Ok(()) => removed += 1,
+                // It lives.
+                Err(RunsError::Alive { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     let plural = if removed == 1 { "" } else { "s" };

@@ -15,12 +15,13 @@ use pype_core::run::scheduler::Verdict;
 use pype_core::suggest;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::registry::RegistryChoice;
 use super::render::{Failure, Style, diagnostics, shown};
-use super::run::tested_job;
+use super::run::{SecretsArgs, runtime, tested_job};
 use crate::artifact::{Kept, ParquetRows, kept_rows, read_items};
 use crate::prepare::{Given, PrepareError, prepare};
 use crate::run::{self, Mocks};
@@ -54,6 +55,8 @@ pub(crate) struct TestArgs {
     update: bool,
     #[command(flatten)]
     registry: RegistryChoice,
+    #[command(flatten)]
+    secrets: SecretsArgs,
 }
 
 #[derive(Deserialize)]
@@ -103,12 +106,14 @@ pub(crate) fn test(args: &TestArgs, out: &mut dyn Write) -> Result<Exit, Failure
         let hint = "write `flow.test.yaml` beside `flow.yaml`; `pype test --help` shows one";
         return Err(Failure::invalid("no-tests", "there are no *.test.yaml files there").hint(hint));
     }
+    // One for all: a library holds on to the first that it gets.
+    let runtime = runtime()?;
     let (mut passed, mut failed) = (0, 0);
     for path in &files {
         let file = read(path)?;
         let flow = path.parent().unwrap_or(Path::new(".")).join(file.flow.clone().unwrap_or_else(|| beside(path)));
         for case in &file.tests {
-            let problems = Run { args, file: path, flow: &flow, case }.run()?;
+            let problems = Run { args, file: path, flow: &flow, case, runtime: &runtime }.run()?;
             let verdict = if problems.is_empty() { "ok" } else { "FAILED" };
             writeln!(out, "{} … {}: {verdict}", shown(path), case.name)?;
             for problem in &problems {
@@ -177,6 +182,7 @@ struct Run<'a> {
     file: &'a Path,
     flow: &'a Path,
     case: &'a Case,
+    runtime: &'a Runtime,
 }
 
 impl Run<'_> {
@@ -201,12 +207,17 @@ impl Run<'_> {
         let failures: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
         let heard = failures.clone();
         let observer: run::Observer = Arc::new(move |event| {
-            if let RunEvent::NodeFailed { node, item, error } = event {
-                heard.lock().unwrap_or_else(PoisonError::into_inner).insert(item.name(node.as_str()), error);
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                RunEvent::NodeFailed { node, item, error } => drop(heard.insert(item.name(node.as_str()), error)),
+                // A retry went better.
+                RunEvent::NodeFinished { node, item, .. } => drop(heard.remove(&item.name(node.as_str()))),
+                _ => {}
             }
         });
-        let (job, runtime) = tested_job(prepared, folder.path(), observer, mocks.clone())?;
-        let outcome = runtime.block_on(run::run(Arc::new(job), CancellationToken::new()));
+        let job =
+            tested_job(prepared, folder.path(), observer, mocks.clone(), self.runtime, self.args.secrets.origin())?;
+        let outcome = self.runtime.block_on(run::run(Arc::new(job), CancellationToken::new()));
         let failures = failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut problems = self.compare_end(outcome.verdict(), &failures);
         if problems.is_empty() {
@@ -342,7 +353,7 @@ impl Run<'_> {
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => match (one.as_f64(), other.as_f64()) {
-            (Some(one), Some(other)) => (one - other).abs() <= 1e-9 * one.abs().max(other.abs()),
+            (Some(x), Some(y)) if one.is_f64() || other.is_f64() => (x - y).abs() <= 1e-9 * x.abs().max(y.abs()),
             _ => one == other,
         },
         (Value::Array(one), Value::Array(other)) => {
@@ -367,6 +378,7 @@ mod tests {
         assert!(same(&json!({"a": 1, "b": 0.3}), &json!({"b": 0.1 + 0.2, "a": 1.0})));
         assert!(!same(&json!({"a": 1}), &json!({"a": 1, "b": null})));
         assert!(!same(&json!({"a": "1"}), &json!({"a": 1})));
+        assert!(!same(&json!(5_000_000_001_i64), &json!(5_000_000_003_i64)));
     }
 
     #[test]

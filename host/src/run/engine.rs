@@ -339,8 +339,12 @@ async fn carry(job: &Arc<Job>, turn: &Arc<Turn>, id: SubFlowId, attempt: u32, ca
             return End::Failed { retryable: false, reason: None };
         }
     };
-    // What goes wrong here goes wrong again where it is told.
-    let made_from = resume::fingerprint(job, turn, sub_flow, &configs).await.ok();
+    // What goes wrong here goes wrong again where it is told. A store may take its time to answer.
+    let made_from = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return End::Cancelled,
+        made_from = resume::fingerprint(job, turn, sub_flow, &configs) => made_from.ok(),
+    };
     let mut reason = None;
     if let Some(made_from) = made_from.as_ref().filter(|_| attempt == 1 && job.session > 1) {
         reason = resume::use_again(job, turn, sub_flow, made_from);
@@ -349,17 +353,21 @@ async fn carry(job: &Arc<Job>, turn: &Arc<Turn>, id: SubFlowId, attempt: u32, ca
             return End::Succeeded { told: true };
         }
     }
-    turn.note_run(id);
+    turn.note_run(id, job.plan.loops_around(id).map(|one| one.id));
     if attempt > 1 {
         sub_flow.nodes.iter().for_each(|node| turn.forget(node));
     }
     job.shared.tell(begins());
-    let end = sub_flow::run(job, turn, sub_flow, configs.clone(), cancel).await;
+    let end = sub_flow::run(job, turn, sub_flow, configs.clone(), cancel.clone()).await;
     if !matches!(end, End::Succeeded { .. }) {
         return end;
     }
     let fingerprint = match made_from {
-        Some(made_from) => resume::with_outputs(job, &configs, made_from).await.ok(),
+        Some(made_from) => tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            made = resume::with_outputs(job, &configs, made_from) => made.ok(),
+        },
         None => None,
     };
     job.shared.tell(succeeded(false, reason, fingerprint));

@@ -9,7 +9,7 @@ use pype_plugin::{Error, ErrorKind, Frame, Result};
 use serde_json::Value;
 
 use super::engine::Job;
-use super::turn::Turn;
+use super::turn::{Items, Turn};
 use crate::artifact::{self, Kept, ParquetRows};
 
 /// The frames that wait for nodes which have not started yet.
@@ -90,11 +90,11 @@ impl<'a> Frames<'a> {
         for (port, frame) in given {
             let kept = self.checkpoint(node, &port, frame).await?;
             if self.plan.loops_over(node).any(|iterate| iterate.over == port) {
-                self.store_items(node, &port, artifact::items_of(kept.frame()).await?)?;
+                self.store_items(node, &port, artifact::items_of(kept.frame()).await?).await?;
             }
             rows.push(PortRows { port, rows: Some(kept.rows()) });
         }
-        self.store_lists(node)?;
+        self.store_lists(node).await?;
         Ok(rows)
     }
 
@@ -119,36 +119,47 @@ impl<'a> Frames<'a> {
             }
             let frame = given.remove(port).ok_or_else(|| no_output(port))?;
             let kept = self.job.shared.hold(frame).await?;
-            self.store_items(node, port, artifact::items_of(kept.frame()).await?)?;
+            self.store_items(node, port, artifact::items_of(kept.frame()).await?).await?;
             items.insert(port.clone(), kept);
         }
-        self.store_lists(node)?;
+        self.store_lists(node).await?;
         Ok(items)
     }
 
     /// Lists that the module has announced.
-    fn store_lists(&self, node: &NodeId) -> Result<()> {
+    async fn store_lists(&self, node: &NodeId) -> Result<()> {
         let entry = &self.plan.node(node).entry;
         let lists: BTreeSet<&str> = self.plan.loops_over(node).map(|iterate| iterate.over.as_str()).collect();
         for list in lists.into_iter().filter(|list| entry.output_port(list).is_none()) {
             // One that is missing is told by the loop.
             if let Some(items) = self.turn.list(node, list) {
-                self.write_items(node, list, &items)?;
+                self.write_items(node, list, items).await?;
             }
         }
         Ok(())
     }
 
-    fn store_items(&self, node: &NodeId, over: &str, items: Vec<Value>) -> Result<()> {
-        self.write_items(node, over, &items)?;
+    async fn store_items(&self, node: &NodeId, over: &str, items: Vec<Value>) -> Result<()> {
         self.turn.set_list(node, over, items);
-        Ok(())
+        match self.turn.list(node, over) {
+            Some(items) => self.write_items(node, over, items).await,
+            None => Ok(()),
+        }
     }
 
-    fn write_items(&self, node: &NodeId, over: &str, items: &[Value]) -> Result<()> {
+    /// Keeps items for a resume, unless one holds a secret: no file may.
+    async fn write_items(&self, node: &NodeId, over: &str, items: Items) -> Result<()> {
         let name = format!("{}.{over}.items.ndjson", self.turn.path.name(node.as_str()));
-        let bytes = artifact::write_items(items, &self.job.checkpoints.join(&name))?;
-        self.tell_stored(node, over, StoredFor::Items, &name, items.len() as u64, bytes);
+        let path = self.job.checkpoints.join(&name);
+        let (count, secrets) = (items.len() as u64, self.job.shared.secrets.redactor().clone());
+        let write = move || match items.iter().any(|item| secrets.hides_in(item)) {
+            true => Ok(None),
+            false => artifact::write_items(&items, &path).map(Some),
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        if let Some(bytes) = written.map_err(|lost| Error::cancelled().caused_by(lost))?? {
+            self.tell_stored(node, over, StoredFor::Items, &name, count, bytes);
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use pype_core::name::NodeId;
 use pype_core::run::event::StoredFor;
 use pype_core::run::fingerprint::{Fingerprint, NodeFingerprint, ResourceState};
 use pype_core::run::previous::StoredRows;
-use pype_plugin::{Resource, Result};
+use pype_plugin::{Resource, Resources, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -31,7 +31,10 @@ pub(super) async fn fingerprint(
 ) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint {
         wiring: wiring(job, sub_flow),
-        item: turn.iteration.as_ref().map(|iteration| digest(iteration.item.to_string().as_bytes())),
+        item: turn.iteration.as_ref().map(|iteration| {
+            let item = iteration.item.to_string();
+            job.key.as_ref().map_or_else(|| digest(item.as_bytes()), |key| key.hash(&item))
+        }),
         ..Fingerprint::default()
     };
     for id in &sub_flow.nodes {
@@ -58,7 +61,11 @@ pub(super) async fn with_outputs(
 }
 
 async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode, configs: &Value) -> Result<NodeFingerprint> {
-    let resources = job.libraries[&node.id].resources(node.module.as_str(), configs).await?;
+    let resources = match job.mocks {
+        // What is mocked is not asked.
+        Some(_) => Resources::default(),
+        None => job.libraries[&node.id].resources(node.module.as_str(), configs).await?,
+    };
     let visible = match &job.key {
         Some(key) => node::sealed_configs(job, turn, node, key)?.to_string(),
         None => configs.to_string(),
@@ -81,10 +88,13 @@ fn states(job: &Job, resources: Vec<Resource>) -> Vec<ResourceState> {
     resources.into_iter().map(state).collect()
 }
 
-/// Who feeds whom, and what is kept of it.
+/// Who feeds whom, what is kept of it, and which globals are wanted: others are not worked out.
 fn wiring(job: &Job, sub_flow: &SubFlow) -> String {
     let mut hash = Sha256::new();
     for node in &sub_flow.nodes {
+        for global in &job.plan.node(node).wanted_globals {
+            hash.update(format!("{node}__{global}\n"));
+        }
         for edge in job.plan.inputs_of(node) {
             hash.update(format!("{} - {}\n", edge.from, edge.to));
         }
@@ -134,7 +144,7 @@ pub async fn forecast(job: &Arc<Job>) -> Vec<Forecast> {
             },
         };
         if runs_because.is_some() {
-            turn.note_run(sub_flow.id);
+            turn.note_run(sub_flow.id, std::iter::empty());
         }
         forecasts.push(Forecast { sub_flow: sub_flow.id, runs_because });
     }
@@ -149,16 +159,30 @@ pub(super) fn use_again(job: &Job, turn: &Arc<Turn>, sub_flow: &SubFlow, now: &F
     if let Some(upstream) = upstream_that_ran(job, turn, sub_flow) {
         return Some(format!("`{upstream}` ran again"));
     }
+    if let Some(upstream) = upstream_that_ran_since(job, turn, sub_flow) {
+        return Some(format!("`{upstream}` ran again in an earlier session, and this did not"));
+    }
     Fingerprint::difference(before, now).or_else(|| restore(job, turn, sub_flow).err())
 }
 
-/// A sub flow that leads to this one, or to a loop around it, and has run in this session.
+/// Those that a sub flow, or a loop around it, waits for.
+fn upstream<'a>(job: &'a Job, sub_flow: &'a SubFlow) -> impl Iterator<Item = &'a SubFlow> {
+    let with_loops = std::iter::once(sub_flow).chain(job.plan.loops_around(sub_flow.id));
+    with_loops.flat_map(|one| &one.after).map(|id| job.plan.sub_flow(*id))
+}
+
+/// One that has run in this session, itself or, if it is a loop, something within it.
 fn upstream_that_ran(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Option<String> {
-    let around = job.plan.loops_around(sub_flow.id).map(|one| one.id);
-    let entered: Vec<_> = std::iter::once(sub_flow.id).chain(around).collect();
-    let mut edges = job.plan.control_edges().iter().filter(|edge| entered.contains(&edge.to_sub_flow));
-    let ran = edges.find(|edge| turn.has_run(edge.from_sub_flow))?;
-    Some(job.plan.sub_flow(ran.from_sub_flow).name())
+    upstream(job, sub_flow).find(|one| turn.has_run(one.id)).map(SubFlow::name)
+}
+
+/// One that has run in an earlier session after this sub flow was completed.
+fn upstream_that_ran_since(job: &Job, turn: &Turn, sub_flow: &SubFlow) -> Option<String> {
+    let began_since = |one: &&SubFlow| {
+        let item = turn.path.outermost(job.plan.loops_around(one.id).count());
+        job.previous.began_since((one.name(), item), (sub_flow.name(), turn.path.clone()))
+    };
+    upstream(job, sub_flow).find(began_since).map(SubFlow::name)
 }
 
 /// Brings back what the modules of a sub flow have announced, and the rows that were kept.

@@ -80,9 +80,12 @@ impl Turn {
         held(&self.lists).get(&(node.clone(), name.to_owned())).cloned()
     }
 
-    /// Notes that a sub flow has run in this session: what follows it must run too.
-    pub(super) fn note_run(&self, id: SubFlowId) {
-        held(&self.ran).insert(id);
+    /// Notes that a sub flow runs in this session, and with it the loops around it, the innermost first: what follows any
+    /// of them must run too.
+    pub(super) fn note_run(&self, id: SubFlowId, loops: impl Iterator<Item = SubFlowId>) {
+        for (turn, id) in self.outward().zip(std::iter::once(id).chain(loops)) {
+            held(&turn.ran).insert(id);
+        }
     }
 
     pub(super) fn has_run(&self, id: SubFlowId) -> bool {

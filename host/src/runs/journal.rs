@@ -1,12 +1,12 @@
 //! Writes a run's events to its `run.json`.
 //!
 //! The promise: an event that [`Journal::settled`] was awaited after is on the disk, and every other one at most 100 ms
-//! after it was told. One thread writes, so the lines are in the order of the telling.
+//! after it was told. One thread writes, so the lines are in the order of the telling. Who tells an event wakes nobody:
+//! the thread looks for itself, often enough, so that ten thousand events do not cost ten thousand wake-ups.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,17 @@ use pype_core::run::log;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// How often the thread looks for events.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// How long an event may be on its way to the disk.
-const SYNC_EVERY: Duration = Duration::from_millis(100);
-/// How many events may wait for the thread. Who tells one more waits with them.
-const WAITING: usize = 16_384;
-/// So many bytes are written at once.
-const CHUNK: usize = 1 << 16;
+const SYNCS_EVERY: Duration = Duration::from_millis(80);
+/// So many bytes may wait for the thread. Who tells more waits with them.
+const WAITING: usize = 4 << 20;
 
 /// Where a run's events go. Clones write to the same file.
 #[derive(Clone)]
 pub struct Journal {
-    sender: SyncSender<Entry>,
+    desk: Arc<Desk>,
     lost: Lost,
 }
 
@@ -43,10 +43,23 @@ struct Lost {
     cause: Arc<OnceLock<String>>,
 }
 
-enum Entry {
-    Line(String),
-    Settle(oneshot::Sender<()>),
-    End,
+/// What lies between those who tell and the thread that writes.
+#[derive(Default)]
+struct Desk {
+    // Locked for as long as it takes to put a line down, or to take all.
+    papers: Mutex<Papers>,
+    /// For the thread: somebody waits for it.
+    hurry: Condvar,
+    /// For who tells: there is room again.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Papers {
+    lines: Vec<u8>,
+    settle: Vec<oneshot::Sender<()>>,
+    /// Nothing more will come; or nothing more is written.
+    ended: bool,
 }
 
 impl Journal {
@@ -55,11 +68,9 @@ impl Journal {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(file: File) -> io::Result<(Journal, JournalWriter)> {
-        let (sender, entries) = sync_channel(WAITING);
-        let journal = Journal { sender, lost: Lost::default() };
-        let lost = journal.lost.clone();
-        let work = move || Writer { file, pending: Vec::new(), unsynced_since: None, lost }.run(&entries);
-        let thread = std::thread::Builder::new().name("pype-journal".to_owned()).spawn(work)?;
+        let journal = Journal { desk: Arc::default(), lost: Lost::default() };
+        let writer = Writer { file, journal: journal.clone(), unsynced_since: None };
+        let thread = std::thread::Builder::new().name("pype-journal".to_owned()).spawn(move || writer.run())?;
         Ok((journal.clone(), JournalWriter { journal, thread }))
     }
 
@@ -67,8 +78,15 @@ impl Journal {
     pub fn write(&self, event: &RunEvent) {
         let at = jiff::Timestamp::now().as_millisecond();
         let line = log::record(u64::try_from(at).unwrap_or(0), event);
+        let mut papers = self.desk.papers();
+        while papers.lines.len() > WAITING && !papers.ended {
+            self.desk.hurry.notify_one();
+            papers = self.desk.room.wait(papers).unwrap_or_else(PoisonError::into_inner);
+        }
         // A thread that has ended has said why.
-        drop(self.sender.send(Entry::Line(line)));
+        if !papers.ended {
+            papers.lines.extend_from_slice(line.as_bytes());
+        }
     }
 
     /// Waits until all that was told before is on the disk.
@@ -77,13 +95,15 @@ impl Journal {
     /// It cannot be written: why, in words.
     pub async fn settled(&self) -> Result<(), String> {
         let (done, settled) = oneshot::channel();
-        let sender = self.sender.clone();
-        // The queue may be full for a moment; the disk is what is waited for anyway.
-        let sent = tokio::task::spawn_blocking(move || sender.send(Entry::Settle(done)).is_ok()).await;
-        match (sent, settled.await) {
-            (Ok(true), Ok(())) => Ok(()),
-            _ => Err(self.failure().unwrap_or("the thread that writes it has ended").to_owned()),
+        {
+            let mut papers = self.desk.papers();
+            // Without the thread the sender is dropped here, which is the answer.
+            if !papers.ended {
+                papers.settle.push(done);
+            }
         }
+        self.desk.hurry.notify_one();
+        settled.await.map_err(|_| self.failure().unwrap_or("the thread that writes it has ended").to_owned())
     }
 
     /// Resolves when the file can no longer be written.
@@ -103,7 +123,8 @@ impl JournalWriter {
     /// # Errors
     /// Something could not be written: why, in words.
     pub fn finish(self) -> Result<(), String> {
-        drop(self.journal.sender.send(Entry::End));
+        self.journal.desk.papers().ended = true;
+        self.journal.desk.hurry.notify_one();
         let joined = self.thread.join();
         match (joined, self.journal.failure()) {
             (Ok(()), None) => Ok(()),
@@ -113,85 +134,68 @@ impl JournalWriter {
     }
 }
 
+impl Desk {
+    fn papers(&self) -> MutexGuard<'_, Papers> {
+        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that lies there, after a while or when somebody is in a hurry.
+    fn take(&self) -> Papers {
+        let calm = |papers: &mut Papers| papers.settle.is_empty() && papers.lines.len() <= WAITING && !papers.ended;
+        let waited = self.hurry.wait_timeout_while(self.papers(), LOOKS_EVERY, calm);
+        let (mut papers, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let ended = papers.ended;
+        let taken = std::mem::take(&mut *papers);
+        papers.ended = ended;
+        self.room.notify_all();
+        taken
+    }
+
+    /// Nothing is written any more: who waits need not.
+    fn close(&self) {
+        let mut papers = self.papers();
+        papers.ended = true;
+        papers.settle.clear();
+        self.room.notify_all();
+    }
+}
+
 struct Writer {
     file: File,
-    pending: Vec<u8>,
+    journal: Journal,
     unsynced_since: Option<Instant>,
-    lost: Lost,
 }
 
 impl Writer {
-    fn run(mut self, entries: &Receiver<Entry>) {
+    fn run(mut self) {
         loop {
-            let next = match entries.try_recv() {
-                Ok(entry) => Ok(entry),
-                // Nobody hurries: what came is written, and the next one waited for.
-                Err(_) => self.write().and_then(|()| self.wait(entries)),
-            };
-            let went_on = match next {
-                Ok(Entry::Line(line)) => self.take(&line),
-                Ok(Entry::Settle(done)) => self.sync().map(|()| done.send(()).unwrap_or(())),
-                Ok(Entry::End) => {
-                    let last = self.sync();
-                    self.lose(last);
-                    return;
-                }
-                Err(error) => Err(error),
-            };
-            if went_on.is_err() {
-                self.lose(went_on);
+            let papers = self.journal.desk.take();
+            let ended = papers.ended;
+            if let Err(error) = self.put_down(papers) {
+                self.journal.lost.cause.get_or_init(|| error.to_string());
+                self.journal.desk.close();
+                self.journal.lost.token.cancel();
+                return;
+            }
+            if ended {
                 return;
             }
         }
     }
 
-    /// Waits for the next entry; syncs when it is time to.
-    fn wait(&mut self, entries: &Receiver<Entry>) -> io::Result<Entry> {
-        loop {
-            let Some(since) = self.unsynced_since else {
-                return Ok(entries.recv().unwrap_or(Entry::End));
-            };
-            match entries.recv_timeout(SYNC_EVERY.saturating_sub(since.elapsed())) {
-                Ok(entry) => return Ok(entry),
-                Err(RecvTimeoutError::Timeout) => self.sync()?,
-                Err(RecvTimeoutError::Disconnected) => return Ok(Entry::End),
-            }
-        }
-    }
-
-    fn take(&mut self, line: &str) -> io::Result<()> {
-        self.pending.extend_from_slice(line.as_bytes());
-        if self.pending.len() >= CHUNK {
-            self.write()?;
-        }
-        match self.unsynced_since {
-            Some(since) if since.elapsed() >= SYNC_EVERY => self.sync(),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.file.write_all(&self.pending)?;
-            self.pending.clear();
+    fn put_down(&mut self, Papers { lines, settle, ended }: Papers) -> io::Result<()> {
+        if !lines.is_empty() {
+            self.file.write_all(&lines)?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.write()?;
-        if self.unsynced_since.take().is_some() {
+        let due = self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNCS_EVERY);
+        if self.unsynced_since.is_some() && (due || ended || !settle.is_empty()) {
             self.file.sync_data()?;
+            self.unsynced_since = None;
         }
+        // Who does not wait any more need not know.
+        settle.into_iter().for_each(|done| done.send(()).unwrap_or(()));
         Ok(())
-    }
-
-    fn lose(&self, result: io::Result<()>) {
-        if let Err(error) = result {
-            self.lost.cause.get_or_init(|| error.to_string());
-            self.lost.token.cancel();
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod scratch;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pype_core::flow::dag::ArtifactError;
 use pype_core::flow::plan::Plan;
@@ -157,7 +158,16 @@ impl RunFolder {
             .open(&events)
             .and_then(|mut file| mend(&mut file))
             .map_err(doing("mend", &events))?;
+        sweep(&path.join(CHECKPOINTS));
         Ok((Self { id, path, _lock: lock }, records))
+    }
+
+    /// Removes it if no event was ever written.
+    pub fn discard_unless_begun(self) {
+        if !has_begun(&self.path) {
+            // What is left of it nobody takes for a run.
+            drop(fs::remove_dir_all(&self.path));
+        }
     }
 
     /// Keeps the plan of the run.
@@ -187,7 +197,16 @@ impl RunFolder {
     /// It cannot be opened.
     pub fn log(&self) -> Result<File, RunsError> {
         let path = self.path.join(LOG);
-        File::options().create(true).append(true).open(&path).map_err(doing("write", &path))
+        let is_torn = fs::read(&path).is_ok_and(|text| text.last().is_some_and(|last| *last != b'\n'));
+        let open = || {
+            let mut file = File::options().create(true).append(true).open(&path)?;
+            // The next record is on a line of its own.
+            if is_torn {
+                file.write_all(b"\n")?;
+            }
+            Ok(file)
+        };
+        open().map_err(doing("write", &path))
     }
 
     /// Where its rows are kept.
@@ -279,6 +298,13 @@ pub fn write_report(folder: &Path) -> Result<PathBuf, RunsError> {
     Ok(path)
 }
 
+/// How long ago the log of a run was last written.
+#[must_use]
+pub fn age(runs: &Path, id: &str) -> Duration {
+    let changed = fs::metadata(runs.join(id).join(EVENTS)).and_then(|events| events.modified());
+    changed.ok().and_then(|changed| changed.elapsed().ok()).unwrap_or_default()
+}
+
 /// Removes a run's folder.
 ///
 /// # Errors
@@ -299,9 +325,15 @@ pub fn folder_for(document: &Path) -> PathBuf {
 }
 
 fn last_of(runs: &Path, flow: &str) -> Result<String, RunsError> {
-    let is_of_flow = |id: &String| id.strip_prefix(flow).is_some_and(is_stamp);
+    let is_of_flow = |id: &String| id.strip_prefix(flow).is_some_and(is_stamp) && has_begun(&runs.join(id));
     let last = ids(runs)?.into_iter().rfind(is_of_flow);
     last.ok_or_else(|| RunsError::NoneOf { flow: flow.to_owned(), folder: runs.to_owned() })
+}
+
+/// Whether its log holds more than its header.
+fn has_begun(path: &Path) -> bool {
+    let header = log::header().len() as u64;
+    fs::metadata(path.join(EVENTS)).is_ok_and(|events| events.len() > header)
 }
 
 /// What [`RunFolder::create`] puts behind the flow's name: `load` is not `load-daily`.
@@ -331,6 +363,16 @@ fn lock(path: &Path, id: &str) -> Result<File, RunsError> {
         Err(TryLockError::Error(cause)) => {
             tracing::debug!("{} has no locks: {cause}", path.display());
             Ok(file)
+        }
+    }
+}
+
+/// Removes what a killed session was writing.
+fn sweep(checkpoints: &Path) {
+    for entry in fs::read_dir(checkpoints).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with('.')) {
+            // It is in nobody's way.
+            drop(fs::remove_file(entry.path()));
         }
     }
 }

@@ -108,6 +108,13 @@ impl Redactor {
         *entries = masked.collect();
     }
 
+    /// Whether a value holds something that is masked.
+    pub fn hides_in(&self, value: &Value) -> bool {
+        let mut masked = value.clone();
+        self.value(&mut masked);
+        masked != *value
+    }
+
     /// Masks `text` in place.
     pub fn string(&self, text: &mut String) {
         if let Cow::Owned(clean) = self.text(text) {

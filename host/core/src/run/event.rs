@@ -191,6 +191,18 @@ impl ItemPath {
         ItemPath(self.0.iter().copied().chain([index]).collect())
     }
 
+    /// The same without the innermost loop.
+    #[must_use]
+    pub fn outer(&self) -> ItemPath {
+        ItemPath(self.0.split_last().map(|(_, around)| around.to_vec()).unwrap_or_default())
+    }
+
+    /// The same of the `depth` outermost loops.
+    #[must_use]
+    pub fn outermost(&self, depth: usize) -> ItemPath {
+        ItemPath(self.0.iter().copied().take(depth).collect())
+    }
+
     /// The indices, the outermost first.
     #[must_use]
     pub fn indices(&self) -> &[u64] {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::event::{ItemPath, RunEvent, StoredFor};
+use super::event::{ItemPath, RunEvent, StoredFor, SubFlowInfo};
 use super::fingerprint::Fingerprint;
 use super::log::Record;
 use super::scheduler::EndState;
@@ -17,9 +17,21 @@ pub struct Previous {
     /// How many sessions there were.
     pub sessions: u32,
     // By name: numbers change with the flow.
-    completed: HashMap<(String, ItemPath), Fingerprint>,
+    completed: HashMap<Named, Completed>,
+    // When each last began, as the place of a record; of a loop, when anything within it did.
+    began: HashMap<Named, usize>,
     globals: HashMap<InTurn, Vec<SetGlobal>>,
     stored: HashMap<InTurn, Vec<StoredRows>>,
+}
+
+/// A sub flow or loop, and for which items it ran.
+type Named = (String, ItemPath);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Completed {
+    fingerprint: Fingerprint,
+    /// The place of the record that says so, of the session that ran it.
+    at: usize,
 }
 
 /// A module, and for which items it ran.
@@ -48,16 +60,18 @@ impl Previous {
     #[must_use]
     pub fn of(records: &[Record]) -> Self {
         let mut previous = Previous::default();
-        let mut names: HashMap<SubFlowId, String> = HashMap::new();
-        for record in records {
+        let mut announced: HashMap<SubFlowId, &SubFlowInfo> = HashMap::new();
+        for (at, record) in records.iter().enumerate() {
             match &record.event {
                 RunEvent::RunStarted { sub_flows, .. } => {
                     previous.sessions += 1;
-                    names = sub_flows.iter().map(|one| (one.id, one.name.clone())).collect();
+                    announced = sub_flows.iter().map(|one| (one.id, one)).collect();
                 }
                 RunEvent::SubFlowStarted { sub_flow, item, .. } => {
-                    if let Some(name) = names.get(sub_flow) {
-                        previous.completed.remove(&(name.clone(), item.clone()));
+                    // A loop begins in every session, whatever of it runs.
+                    if let Some(one) = announced.get(sub_flow).filter(|one| !one.is_loop) {
+                        previous.completed.remove(&(one.name.clone(), item.clone()));
+                        previous.begin(one, item, &announced, at);
                     }
                 }
                 RunEvent::NodeStarted { node, item } => {
@@ -74,12 +88,14 @@ impl Previous {
                     let (port, path) = (port.clone(), path.clone());
                     stored.push(StoredRows { port, purpose: *purpose, path, rows: *rows, bytes: *bytes });
                 }
+                // What was used again was completed when it ran.
+                RunEvent::SubFlowFinished { reused: true, .. } => {}
                 RunEvent::SubFlowFinished { sub_flow, item, state, fingerprint, .. } => {
-                    let Some(name) = names.get(sub_flow) else { continue };
-                    let key = (name.clone(), item.clone());
+                    let Some(one) = announced.get(sub_flow) else { continue };
+                    let key = (one.name.clone(), item.clone());
                     match (state, fingerprint) {
                         (EndState::Success, Some(fingerprint)) => {
-                            previous.completed.insert(key, fingerprint.clone());
+                            previous.completed.insert(key, Completed { fingerprint: fingerprint.clone(), at });
                         }
                         (EndState::Success, None)
                         | (
@@ -102,10 +118,30 @@ impl Previous {
         previous
     }
 
+    fn begin(&mut self, one: &SubFlowInfo, item: &ItemPath, announced: &HashMap<SubFlowId, &SubFlowInfo>, at: usize) {
+        self.began.insert((one.name.clone(), item.clone()), at);
+        let (mut around, mut item) = (one.within, item.clone());
+        while let Some(one) = around.and_then(|id| announced.get(&id)) {
+            item = item.outer();
+            self.began.insert((one.name.clone(), item.clone()), at);
+            around = one.within;
+        }
+    }
+
     /// What a sub flow was made from, if it was completed.
     #[must_use]
     pub fn completed(&self, name: &str, item: &ItemPath) -> Option<&Fingerprint> {
-        self.completed.get(&(name.to_owned(), item.clone()))
+        self.completed.get(&(name.to_owned(), item.clone())).map(|completed| &completed.fingerprint)
+    }
+
+    /// Whether a sub flow, or anything in a loop, has begun after another one was completed: what that was made from may
+    /// be another by now.
+    #[must_use]
+    pub fn began_since(&self, upstream: (String, ItemPath), completed: (String, ItemPath)) -> bool {
+        match (self.began.get(&upstream), self.completed.get(&completed)) {
+            (Some(began), Some(completed)) => *began > completed.at,
+            (None, _) | (_, None) => false,
+        }
     }
 
     /// The globals that a module has set.
@@ -130,7 +166,6 @@ impl Previous {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::event::SubFlowInfo;
 
     fn records(events: Vec<RunEvent>) -> Vec<Record> {
         events.into_iter().map(|event| Record { at_ms: 0, event }).collect()
@@ -162,6 +197,43 @@ mod tests {
     fn check(events: Vec<RunEvent>, completed: bool) {
         let previous = Previous::of(&records(events));
         assert_eq!(previous.completed("a", &ItemPath::default()).is_some(), completed);
+    }
+
+    /// Session 1 completes `a` and `b`; session 2 runs `a` again and stops; session 3 must not take `b` for completed.
+    #[test]
+    fn what_follows_something_that_ran_again_in_an_earlier_session_is_stale() {
+        let info = |id: usize, name: &str| SubFlowInfo {
+            id: SubFlowId(id),
+            name: name.into(),
+            nodes: vec![],
+            within: None,
+            is_loop: false,
+        };
+        let session = || RunEvent::RunStarted {
+            run_id: "r".into(),
+            flow: "f".parse().expect("a name"),
+            version: None,
+            session: 1,
+            sub_flows: vec![info(0, "a"), info(1, "b")],
+        };
+        let begins =
+            |id: usize| RunEvent::SubFlowStarted { sub_flow: SubFlowId(id), item: ItemPath::default(), attempt: 1 };
+        let ends = |id: usize, reused: bool| RunEvent::SubFlowFinished {
+            sub_flow: SubFlowId(id),
+            item: ItemPath::default(),
+            state: EndState::Success,
+            reused,
+            reason: None,
+            seconds: 0.0,
+            fingerprint: Some(Fingerprint::default()),
+        };
+        let first = vec![session(), begins(0), ends(0, false), begins(1), ends(1, false)];
+        let key = |name: &str| (name.to_owned(), ItemPath::default());
+        let is_stale = |events: &[RunEvent]| Previous::of(&records(events.to_vec())).began_since(key("a"), key("b"));
+        assert!(!is_stale(&first));
+        assert!(!is_stale(&[first.clone(), vec![session(), ends(0, true), ends(1, true)]].concat()));
+        assert!(is_stale(&[first.clone(), vec![session(), begins(0), ends(0, false)]].concat()));
+        assert!(is_stale(&[first, vec![session(), begins(0), ends(0, false), session(), ends(0, true)]].concat()));
     }
 
     #[test]

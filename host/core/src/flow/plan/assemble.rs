@@ -54,6 +54,7 @@ pub(super) fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics),
     let control_edges = control::check(&flow, &wiring, &mut found);
     let reads = globals::resolve(&flow, &wiring, &mut found);
     let items = iteration::uses(&flow);
+    let detaching = iteration::detaching(&flow);
     let spans = EdgeSpans::of(&flow);
     let source = flow.source.clone();
     let edges_complete = flow.edges_complete;
@@ -76,6 +77,7 @@ pub(super) fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics),
     if edges_complete && !found.has_errors() {
         globals::check_order(&plan, &reads, &source, &mut found);
         iteration::check(&plan, &items, &source, &mut found);
+        iteration::check_detached(&plan, &detaching, &source, &mut found);
     }
     if found.has_errors() { Err(found) } else { Ok((plan, found)) }
 }

@@ -38,6 +38,30 @@ pub(super) fn uses(flow: &Flow) -> Vec<Use> {
     uses
 }
 
+/// What a `start detach` edge leads to outlives what started it, and in a loop nobody would wait for it.
+pub(super) fn check_detached(plan: &Plan, flow_edges: &[(NodeId, Span)], source: &Source, found: &mut Diagnostics) {
+    for (from, span) in flow_edges {
+        let in_loop = plan.sub_flow_of(from).is_some_and(|one| one.within.is_some());
+        if in_loop {
+            let message = format!("`{from}` runs in a loop, whose items end with all that they have started");
+            found.push(
+                source
+                    .error("detach-inside-loop", *span, message)
+                    .help("write `start`: the item waits for it at its end"),
+            );
+        }
+    }
+}
+
+/// The edges of a document that detach.
+pub(super) fn detaching(flow: &Flow) -> Vec<(NodeId, Span)> {
+    let detaches = flow
+        .control_edges
+        .iter()
+        .filter(|edge| matches!(edge.valve.value.condition, Condition::Start { detach: true }));
+    detaches.map(|edge| (edge.from.value.clone(), edge.valve.span)).collect()
+}
+
 /// Each needs as many loops around it as it goes outwards.
 pub(super) fn check(plan: &Plan, uses: &[Use], source: &Source, found: &mut Diagnostics) {
     for Use { by, name, span } in uses {

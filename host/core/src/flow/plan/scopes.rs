@@ -57,7 +57,25 @@ pub(super) fn find(
     if !intruders.is_empty() {
         return Err(intruders);
     }
-    // Without intruders bodies are nested or apart, so the smallest is the innermost.
+    // What a loop has kept is one thing per item: nobody outside it reads it.
+    for (edge, (from, to)) in edges.iter().enumerate().filter(|(edge, _)| bring_data(*edge)) {
+        let left = (0..loops.len()).find(|at| bodies[*at].contains(from) && !bodies[*at].contains(to));
+        let strange = (0..loops.len()).find(|at| {
+            bodies[*at].contains(to)
+                && !bodies[*at].contains(from)
+                && bodies.iter().any(|body| {
+                    body.contains(from)
+                        && body.contains(to)
+                        && !body.is_superset(&bodies[*at])
+                        && !bodies[*at].is_superset(body)
+                })
+        });
+        intruders.extend(left.or(strange).map(|into| Intruder { edge, into }));
+    }
+    if !intruders.is_empty() {
+        return Err(intruders);
+    }
+    // Bodies are nested or apart, so the smallest is the innermost.
     let innermost =
         |group: usize| (0..loops.len()).filter(|at| bodies[*at].contains(&group)).min_by_key(|at| bodies[*at].len());
     Ok(Scopes {
