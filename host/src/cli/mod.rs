@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 ok, 10 ok with warnings under `--deny-warnings`, 20 invalid, 30 failed, 40 timed out, 50 cancelled.
 
+mod events;
 mod flow;
 mod graph;
 mod plan;

@@ -4,8 +4,6 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use clap::{Args, ValueEnum};
 use pype_core::run::event::RunEvent;
@@ -17,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::Exit;
+use super::events;
 use super::flow::{FlowArgs, print_text};
 use super::progress::Progress;
 use super::render::{self, Failure, Style};
@@ -30,9 +29,6 @@ use crate::run::services::Shared;
 use crate::run::{self, Job, LibraryServices, Limits, Mocks, Store};
 use crate::runs::{self, Journal, PastRun, RunFolder, RunsError};
 use crate::secret::{self, Origin, SecretError, Secrets};
-
-/// While more events than this wait for the display, progress is left out.
-const WAITING_EVENTS: usize = 1024;
 
 /// Runs a flow, and shows what happens.
 #[derive(Args)]
@@ -254,10 +250,11 @@ fn go(
     let interrupt = CancellationToken::new();
     signals::watch(interrupt.clone()).map_err(|cause| failed("watch for signals", cause))?;
     let scratch = session.folder.scratch().map_err(|cause| failed("make a temporary folder", cause))?;
-    let (sender, events) = queue();
+    let (sender, events) = events::queue();
     let (journal, journal_writer) = session.folder.journal()?;
     let temp_dir = scratch.path().to_owned();
     let surroundings = Surroundings { secrets, budget, log, journal, temp_dir, mocks: None };
+    let ending = sender.ending();
     let observer: run::Observer = Arc::new(move |event| sender.send(event));
     let kept =
         Kept { id: session.folder.id.clone(), folder: session.folder.path().to_owned(), previous: session.previous };
@@ -272,7 +269,10 @@ fn go(
             return Err(failure);
         }
     };
-    let running = runtime.spawn(run::run(job, interrupt));
+    let running = runtime.spawn(async move {
+        let _ending = ending;
+        run::run(job, interrupt).await
+    });
     let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
     let written = journal_writer.finish();
@@ -286,52 +286,6 @@ fn go(
         Err(cause) => tracing::warn!("there is no report: {cause}"),
     }
     Ok(outcome)
-}
-
-/// Events on their way to the display. A display that nobody reads holds up no node: what has to be told is as much as
-/// the plan is large, and waits here; progress, of which there is no end, is worth nothing late.
-fn queue() -> (EventSender, Events) {
-    let (sender, receiver) = channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
-    (EventSender { sender, waiting: waiting.clone() }, Events { receiver, waiting })
-}
-
-struct EventSender {
-    sender: Sender<RunEvent>,
-    waiting: Arc<AtomicUsize>,
-}
-
-struct Events {
-    receiver: Receiver<RunEvent>,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl EventSender {
-    fn send(&self, event: RunEvent) {
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        if waiting > WAITING_EVENTS && matches!(event, RunEvent::NodeProgress { .. }) {
-            return;
-        }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Without a display nobody misses it.
-        drop(self.sender.send(event));
-    }
-}
-
-impl Events {
-    /// Shows events until the run has ended.
-    fn show(self, progress: &mut Progress<'_>) -> std::io::Result<()> {
-        let mut shown = Ok(());
-        for event in &self.receiver {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            // When nobody reads any more the run goes on: it is not for the reader that it runs.
-            shown = shown.and_then(|()| progress.event(&event));
-            if matches!(event, RunEvent::RunFinished { .. }) {
-                break;
-            }
-        }
-        shown
-    }
 }
 
 /// What a run has around it.

@@ -179,11 +179,15 @@ enum Done {
     Waited(SubFlowId),
 }
 
+type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
+
 struct Engine {
     scheduler: Scheduler,
     job: Arc<Job>,
     turn: Arc<Turn>,
     running: JoinSet<Done>,
+    // What runs alone needs no task of its own: a chain, or a loop, is one task from end to end.
+    alone: Option<Work>,
     tokens: BTreeMap<SubFlowId, CancellationToken>,
     // How long the last attempt of each took.
     seconds: BTreeMap<SubFlowId, f64>,
@@ -197,6 +201,7 @@ impl Engine {
             job,
             turn,
             running: JoinSet::new(),
+            alone: None,
             tokens: BTreeMap::new(),
             seconds: BTreeMap::new(),
             told: BTreeSet::new(),
@@ -209,12 +214,10 @@ impl Engine {
         let mut commands = self.scheduler.start();
         while !self.carry_out(commands) {
             commands = tokio::select! {
-                Some(joined) = self.running.join_next() => {
-                    match joined.expect("a task of the engine neither panics nor is aborted") {
-                        Done::Ran { id, end, seconds } => self.ended(id, end, seconds),
-                        Done::Waited(id) => self.scheduler.handle(Event::Due(id)),
-                    }
-                }
+                done = next(&mut self.alone, &mut self.running) => match done {
+                    Done::Ran { id, end, seconds } => self.ended(id, end, seconds),
+                    Done::Waited(id) => self.scheduler.handle(Event::Due(id)),
+                },
                 event = &mut stop, if !stopping => {
                     stopping = true;
                     self.scheduler.handle(event)
@@ -237,9 +240,17 @@ impl Engine {
     /// True when the run is over.
     fn carry_out(&mut self, commands: Vec<Command>) -> bool {
         let mut finished = false;
+        let runs = commands.iter().filter(|command| matches!(command, Command::Run { .. })).count();
         for command in commands {
             match command {
-                Command::Run { sub_flow, attempt } => self.start(sub_flow, attempt),
+                Command::Run { sub_flow, attempt } => {
+                    let work = self.work(sub_flow, attempt);
+                    if runs == 1 && self.alone.is_none() && self.running.is_empty() {
+                        self.alone = Some(work);
+                    } else {
+                        self.running.spawn(work);
+                    }
+                }
                 Command::Wait { sub_flow, delay_ms } => {
                     let delay = Duration::from_millis(delay_ms);
                     self.running.spawn(async move {
@@ -254,15 +265,15 @@ impl Engine {
         finished
     }
 
-    fn start(&mut self, id: SubFlowId, attempt: u32) {
+    fn work(&mut self, id: SubFlowId, attempt: u32) -> Work {
         let cancel = CancellationToken::new();
         self.tokens.insert(id, cancel.clone());
         let (job, turn) = (self.job.clone(), self.turn.clone());
-        self.running.spawn(async move {
+        Box::pin(async move {
             let started = Instant::now();
             let end = carry(&job, &turn, id, attempt, cancel).await;
             Done::Ran { id, end, seconds: started.elapsed().as_secs_f64() }
-        });
+        })
     }
 
     fn ended(&mut self, id: SubFlowId, end: End, seconds: f64) -> Vec<Command> {
@@ -312,6 +323,26 @@ impl Engine {
         self.told.insert(id)
     }
 }
+
+/// The next that is done, of what runs alone and of the tasks; never, if there is neither.
+async fn next(alone: &mut Option<Work>, running: &mut JoinSet<Done>) -> Done {
+    match alone {
+        Some(work) => {
+            let done = tokio::select! {
+                done = work => done,
+                Some(joined) = running.join_next() => return joined.expect(UNHARMED),
+            };
+            *alone = None;
+            done
+        }
+        None => match running.join_next().await {
+            Some(joined) => joined.expect(UNHARMED),
+            None => std::future::pending().await,
+        },
+    }
+}
+
+const UNHARMED: &str = "a task of the engine neither panics nor is aborted";
 
 /// Runs a sub flow or loop, or uses again what an earlier session made of the same.
 async fn carry(job: &Arc<Job>, turn: &Arc<Turn>, id: SubFlowId, attempt: u32, cancel: CancellationToken) -> End {

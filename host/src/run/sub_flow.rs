@@ -4,6 +4,7 @@
 //! opened is closed, after success, failure and cancellation alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,9 @@ pub(super) async fn run(
     }
 }
 
+/// A node at work.
+type Work = Pin<Box<dyn Future<Output = (NodeId, Ran)> + Send>>;
+
 struct Failure {
     node: Option<NodeId>,
     error: Error,
@@ -116,12 +120,24 @@ impl Attempt<'_> {
         let mut frames = Frames::new(&job, &turn, self.sub_flow).map_err(|error| Failure { node: None, error })?;
         let mut waiting = self.waits();
         let mut running = JoinSet::new();
+        let mut alone = None;
         let mut failure = None;
         loop {
             if failure.is_none() {
-                self.start_ready(&mut waiting, &mut frames, &mut running);
+                let mut ready = self.ready(&mut waiting, &mut frames);
+                // What runs alone needs no task of its own.
+                match ready.pop() {
+                    Some(work) if ready.is_empty() && running.is_empty() => alone = Some(work),
+                    last => ready.into_iter().chain(last).for_each(|work| drop(running.spawn(work))),
+                }
             }
-            let Some(joined) = running.join_next().await else { break };
+            let joined = match alone.take() {
+                Some(work) => Ok(work.await),
+                None => match running.join_next().await {
+                    Some(joined) => joined,
+                    None => break,
+                },
+            };
             let (node, Ran { instance, result }) = match joined {
                 Ok(ran) => ran,
                 Err(lost) => {
@@ -164,21 +180,22 @@ impl Attempt<'_> {
         self.sub_flow.nodes.iter().map(|node| (node.clone(), upstream(node))).collect()
     }
 
-    fn start_ready(
-        &mut self,
-        waiting: &mut BTreeMap<NodeId, BTreeSet<NodeId>>,
-        frames: &mut Frames<'_>,
-        running: &mut JoinSet<(NodeId, Ran)>,
-    ) {
+    /// The work of those nodes that have all they read.
+    fn ready(&mut self, waiting: &mut BTreeMap<NodeId, BTreeSet<NodeId>>, frames: &mut Frames<'_>) -> Vec<Work> {
         let ready: Vec<_> = waiting.extract_if(.., |_, upstream| upstream.is_empty()).map(|(node, _)| node).collect();
+        let mut work: Vec<Work> = Vec::with_capacity(ready.len());
         for node in ready {
             self.job.shared.tell(RunEvent::NodeStarted { node: node.clone(), item: self.turn.path.clone() });
             self.started.insert(node.clone(), Instant::now());
             let inputs = frames.take(&node);
             let configs = self.configs.remove(&node).unwrap_or_default();
             let (job, turn, cancel) = (self.job.clone(), self.turn.clone(), self.cancel.clone());
-            running.spawn(async move { (node.clone(), node::run(job, turn, (node, configs), inputs, cancel).await) });
+            work.push(Box::pin(async move {
+                let ran = node::run(job, turn, (node.clone(), configs), inputs, cancel).await;
+                (node, ran)
+            }));
         }
+        work
     }
 
     async fn commit(&mut self) -> Result<(), Failure> {
