@@ -267,3 +267,46 @@ fn a_full_disk_during_a_checkpoint_fails_the_run_which_resumes_when_there_is_roo
     assert!(grown);
     assert_eq!(resumed.code, Some(0), "{}\n{}", resumed.out, resumed.err);
 }
+
+#[test]
+fn what_ran_again_in_one_session_makes_what_follows_run_in_the_next() {
+    let sandbox = Sandbox::new();
+    sandbox.write("in.csv", "n\n1\n");
+    let modules = "
+modules:
+  - {id: in, name: csv_source, configs: {required: {file_path: in.csv}}}
+  - {id: kept, name: filter_mod, misc: {checkpoint: true}, configs: {required: {condition: n > 0}}}
+  - {id: out, name: csv_sink, configs: {required: {output_path: out.csv}}}
+connections: {data: [in.data - kept.input, kept.output - out.input]}
+";
+    sandbox.flow("stale", modules);
+    sandbox.ok(&["run", "stale.yaml"]);
+    sandbox.write("in.csv", "n\n1\n2\n");
+    sandbox.ok(&["run", "stale.yaml", "--resume", "--select", "kept"]);
+    assert_eq!(sandbox.read("out.csv"), "n\n1\n");
+    let done = sandbox.ok(&["run", "stale.yaml", "--resume"]);
+    assert_eq!(sandbox.read("out.csv"), "n\n1\n2\n", "{}", done.err);
+    assert!(done.err.contains("sub flow in: used again"), "{}", done.err);
+    sandbox.ok(&["run", "stale.yaml", "--resume"]);
+}
+
+#[test]
+fn a_failed_run_fails_though_nobody_reads_its_output() {
+    let sandbox = Sandbox::new();
+    let modules = "
+settings: {retries: 0}
+modules:
+  - {id: in, name: csv_source, configs: {required: {file_path: nowhere.csv}}}
+  - {id: out, name: csv_sink, configs: {required: {output_path: out.csv}}}
+connections: {data: [in.data - out.input]}
+";
+    sandbox.flow("failing", modules);
+    let mut child = sandbox
+        .command(&["run", "failing.yaml"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it runs");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("it ends").code(), Some(30));
+}

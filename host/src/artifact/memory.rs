@@ -47,10 +47,29 @@ struct Allowed {
 impl Allowed {
     fn read() -> Self {
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kibibytes(&text, "MemTotal:"));
-        let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-        let memory = machine.into_iter().chain(group).min();
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let limits = limit_files(&groups).into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+        let memory = machine.into_iter().chain(limits).min();
         Self { memory, addresses: fs::read_to_string("/proc/self/limits").ok().and_then(|text| address_space(&text)) }
     }
+}
+
+/// Where the control groups of a process say how much memory they have: `0::/some/group` of version 2, and
+/// `9:memory:/some/group` of version 1. A container sees its own group as the root.
+fn limit_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        for group in [group.trim_end_matches('/'), ""] {
+            if controllers.is_empty() {
+                files.push(format!("/sys/fs/cgroup{group}/memory.max"));
+            } else if controllers.split(',').any(|one| one == "memory") {
+                files.push(format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes"));
+            }
+        }
+    }
+    files
 }
 
 /// `MemTotal:       24576000 kB`.
@@ -83,6 +102,14 @@ mod tests {
         let limits = "Max processes  1  2 processes\nMax address space         4096            unlimited       bytes\n";
         assert_eq!(address_space(limits), Some(4096));
         assert_eq!(address_space("Max address space         unlimited            unlimited            bytes\n"), None);
+    }
+
+    #[test]
+    fn the_limits_of_both_kinds_of_control_groups_are_found() {
+        assert_eq!(limit_files("0::/a/b\n"), ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/memory.max"]);
+        let one = limit_files("3:cpu,cpuacct:/x\n2:memory:/x\n");
+        let folder = "/sys/fs/cgroup/memory";
+        assert_eq!(one, [format!("{folder}/x/memory.limit_in_bytes"), format!("{folder}/memory.limit_in_bytes")]);
     }
 
     #[test]
