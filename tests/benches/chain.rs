@@ -71,7 +71,8 @@ fn main() {
     sandbox.register(&plugin("bench"));
     chain_flow(&sandbox);
     loop_flow(&sandbox);
-    let peers: Vec<(&str, &str)> = [("kedro", KEDRO), ("luigi", LUIGI)].into_iter().filter(|(name, _)| has(&python, name)).collect();
+    let peers: Vec<(&str, &str)> =
+        [("kedro", KEDRO), ("luigi", LUIGI)].into_iter().filter(|(name, _)| has(&python, name)).collect();
 
     let mut chains = Vec::new();
     let mut loops = Vec::new();

@@ -48,7 +48,8 @@ impl Allowed {
     fn read() -> Self {
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kibibytes(&text, "MemTotal:"));
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let limits = limit_files(&groups).into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+        let limits =
+            limit_files(&groups).into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
         let memory = machine.into_iter().chain(limits).min();
         Self { memory, addresses: fs::read_to_string("/proc/self/limits").ok().and_then(|text| address_space(&text)) }
     }

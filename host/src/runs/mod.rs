@@ -388,6 +388,9 @@ fn doing(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunsErro
 
 #[cfg(test)]
 mod tests {
+    use pype_core::run::event::RunEvent;
+    use pype_core::run::scheduler::Verdict;
+
     use super::*;
 
     #[test]
@@ -410,6 +413,11 @@ mod tests {
     fn a_flow_is_not_taken_for_another_whose_name_begins_alike() {
         let runs = tempfile::tempdir().expect("a folder");
         let daily = RunFolder::create(runs.path(), "load-daily").expect("made");
+        // A run that has told nothing is none.
+        assert!(matches!(RunFolder::resume(runs.path(), None, "load-daily"), Err(RunsError::NoneOf { .. })));
+        let ended = RunEvent::RunFinished { verdict: Verdict::Cancelled, seconds: 0.0 };
+        let mut events = File::options().append(true).open(daily.path().join(EVENTS)).expect("there");
+        events.write_all(log::record(1, &ended).as_bytes()).expect("written");
         assert!(matches!(RunFolder::resume(runs.path(), None, "load"), Err(RunsError::NoneOf { .. })));
         drop(daily);
         assert!(RunFolder::resume(runs.path(), None, "load-daily").is_ok());

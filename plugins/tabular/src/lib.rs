@@ -3,7 +3,8 @@
 //! Neighbouring modules of this library hand a polars plan along instead of rows. A sink then executes the whole sub
 //! flow as one streaming query, with filters and projections pushed down into the file scan. So a module's `run`
 //! resolves its plan's schema, where an unknown column is an error at its own node, and executes nothing; the
-//! exceptions are eager mode, globals that somebody reads, and checks that must count first.
+//! exceptions are globals that somebody reads, and checks that must count first. In eager mode the host executes what each
+//! module hands on.
 //!
 //! | room | what it does |
 //! |---|---|

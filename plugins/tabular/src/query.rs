@@ -1,4 +1,4 @@
-//! From a module's inputs to its outputs: resolve the schema, apply one step, and in eager mode run it.
+//! From a module's inputs to its outputs: resolve the schema, apply one step, hand the query on.
 
 use polars::prelude::*;
 use pype_plugin::prelude::*;
@@ -11,11 +11,10 @@ where
     F: FnOnce(LazyFrame, &Schema) -> Result<LazyFrame> + Send + 'static,
 {
     let input = inputs.take("input")?.into_lazy().await?;
-    let eager = ctx.eager();
     let output = ctx
         .run_blocking(move || {
             let (input, schema) = resolve(input)?;
-            settle(step(input, &schema)?, eager)
+            settle(step(input, &schema)?)
         })
         .await?;
     Ok(Outputs::one("output", output))
@@ -27,10 +26,11 @@ pub(crate) fn resolve(mut lazy: LazyFrame) -> Result<(LazyFrame, SchemaRef)> {
     Ok((lazy, schema))
 }
 
-/// Hands a step's plan on: checked in lazy mode, executed in eager mode.
-pub(crate) fn settle(lazy: LazyFrame, eager: bool) -> Result<Frame> {
+/// Hands a step's plan on, checked. In eager mode the host runs it before its readers start, and keeps in memory or in a
+/// file what comes: rows that do not fit are never here as a whole.
+pub(crate) fn settle(lazy: LazyFrame) -> Result<Frame> {
     let (lazy, _) = resolve(lazy)?;
-    if eager { Ok(Frame::from(collect(lazy)?)) } else { Ok(frame(lazy)) }
+    Ok(frame(lazy))
 }
 
 /// A plan as a frame. Whoever runs it, a row that cannot be read is told with its file and line.

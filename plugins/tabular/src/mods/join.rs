@@ -94,14 +94,13 @@ impl Mod for JoinMod {
         let left = inputs.take("left")?.into_lazy().await?;
         let right = inputs.take("right")?.into_lazy().await?;
         let (config, left_on, right_on) = (self.config.clone(), self.left_on.clone(), self.right_on.clone());
-        let eager = ctx.eager();
         let joined = ctx
             .run_blocking(move || {
                 let (left, left_schema) = query::resolve(left)?;
                 let (right, right_schema) = query::resolve(right)?;
                 columns::require("left_on", left_on.iter().map(String::as_str), &left_schema)?;
                 columns::require("right_on", right_on.iter().map(String::as_str), &right_schema)?;
-                query::settle(join(left, right, &left_on, &right_on, &config), eager)
+                query::settle(join(left, right, &left_on, &right_on, &config))
             })
             .await?;
         Ok(Outputs::one("output", joined))

@@ -38,8 +38,8 @@ impl Mod for SqlMod {
             tables.push((port, plan));
         }
         must_differ(&tables)?;
-        let (text, eager) = (self.query.clone(), ctx.eager());
-        let selected = ctx.run_blocking(move || query::settle(sql::query(&text, &tables)?, eager)).await?;
+        let text = self.query.clone();
+        let selected = ctx.run_blocking(move || query::settle(sql::query(&text, &tables)?)).await?;
         Ok(Outputs::one("output", selected))
     }
 }

@@ -47,8 +47,8 @@ impl Mod for UnionMod {
         for (port, frame) in inputs {
             tables.push((port, frame.into_lazy().await?));
         }
-        let (config, eager) = (self.config.clone(), ctx.eager());
-        let united = ctx.run_blocking(move || query::settle(unite(tables, &config)?, eager)).await?;
+        let config = self.config.clone();
+        let united = ctx.run_blocking(move || query::settle(unite(tables, &config)?)).await?;
         Ok(Outputs::one("output", united))
     }
 }

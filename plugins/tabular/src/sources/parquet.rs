@@ -49,11 +49,11 @@ impl Source for ParquetSource {
     }
 
     async fn run(&mut self, ctx: &Context) -> Result<Outputs> {
-        let (config, eager, counted) = (self.config.clone(), ctx.eager(), ctx.wants_global("row_count"));
+        let (config, counted) = (self.config.clone(), ctx.wants_global("row_count"));
         let (data, rows, bytes) = ctx
             .run_blocking(move || {
                 let files = Files::find(&config.file_path)?;
-                let (data, rows) = read(scan(&files, &config)?, eager, false)?;
+                let (data, rows) = read(scan(&files, &config)?, false)?;
                 let rows = match rows {
                     None if counted => Some(rows_in_footers(&files)?),
                     known => known,

@@ -54,7 +54,6 @@ impl Mod for CheckMod {
         let rules = self.rules.clone();
         let wanted = ctx.wants_global("row_count") || ctx.wants_global("failed_count");
         let counted = wanted || ctx.eager() || rules.iter().any(|rule| rule.on_fail != OnFail::Reject);
-        let eager = ctx.eager();
         let (verdict, output, rejected) = ctx
             .run_blocking(move || {
                 let (input, schema) = query::resolve(input)?;
@@ -64,7 +63,7 @@ impl Mod for CheckMod {
                 let verdict = counted.then(|| Verdict::of(&input, &rules, &schema)).transpose()?;
                 verdict.iter().try_for_each(Verdict::enforce)?;
                 let (passing, failing) = split(input, &rules, &schema);
-                Ok((verdict, query::settle(passing, eager)?, query::settle(failing, eager)?))
+                Ok((verdict, query::settle(passing)?, query::settle(failing)?))
             })
             .await?;
         if let Some(verdict) = verdict {

@@ -58,18 +58,13 @@ impl Mod for LabelFilter {
     async fn run(&mut self, mut inputs: Inputs, ctx: &Context) -> Result<Outputs> {
         let input = inputs.take("input")?.into_lazy().await?;
         let rule = self.rule.clone();
-        let eager = ctx.eager();
         let (slips, output, rejected) = ctx
             .run_blocking(move || {
                 let (input, schema) = query::resolve(input)?;
                 let slips = slips(&rule, &schema);
                 let met = expression::met(&rule, &schema);
                 let unmet = expression::unless(met.clone());
-                Ok((
-                    slips,
-                    query::settle(input.clone().filter(met), eager)?,
-                    query::settle(input.filter(unmet), eager)?,
-                ))
+                Ok((slips, query::settle(input.clone().filter(met))?, query::settle(input.filter(unmet))?))
             })
             .await?;
         for (key, near) in slips {

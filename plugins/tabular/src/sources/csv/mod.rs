@@ -136,7 +136,7 @@ impl Source for CsvSource {
                 };
                 let rejected_count = rejected.as_ref().map(|rejected| rejected.count);
                 let rejected = rejected.map_or_else(|| Ok(salvage::none_rejected()), salvage::Rejected::into_plan)?;
-                read(plan, eager, counted).map(|(data, rows)| Read {
+                read(plan, counted).map(|(data, rows)| Read {
                     data,
                     rows,
                     rejected,
@@ -164,13 +164,8 @@ struct Read {
     bytes: u64,
 }
 
-/// The frame to hand on, and its row count where that is free or wanted.
-pub(crate) fn read(plan: LazyFrame, eager: bool, counted: bool) -> Result<(Frame, Option<u64>)> {
-    if eager {
-        let data = query::collect(plan)?;
-        let rows = data.height() as u64;
-        return Ok((Frame::from(data), Some(rows)));
-    }
+/// The frame to hand on, and its row count where that is wanted.
+pub(crate) fn read(plan: LazyFrame, counted: bool) -> Result<(Frame, Option<u64>)> {
     let rows = counted.then(|| query::count(plan.clone())).transpose()?;
     Ok((query::frame(plan), rows))
 }

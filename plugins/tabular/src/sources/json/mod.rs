@@ -83,7 +83,7 @@ impl Source for JsonSource {
 
     async fn run(&mut self, ctx: &Context) -> Result<Outputs> {
         let (config, types) = (self.config.clone(), self.types.clone());
-        let (eager, counted) = (ctx.eager(), ctx.wants_global("row_count"));
+        let counted = ctx.wants_global("row_count");
         let (folder, cancel) = (ctx.temp_dir().to_owned(), ctx.cancellation());
         let (data, rows, bytes) = ctx
             .run_blocking(move || {
@@ -91,7 +91,7 @@ impl Source for JsonSource {
                 let types = types.into_iter().map(|(name, dtype)| Field::new(name.into(), dtype)).collect();
                 let lines = Preparing { shape: config.format, folder: &folder, cancel: &cancel }.all(&files)?;
                 let plan = Reading { lines, types, infer: config.infer_schema_length, cancel: &cancel }.plan()?;
-                let (data, rows) = read(plan, eager, counted)?;
+                let (data, rows) = read(plan, counted)?;
                 Ok((data, rows, files.bytes))
             })
             .await?;
