@@ -24,11 +24,11 @@ pub fn binary() -> PathBuf {
     artefacts().join("pype")
 }
 
-/// A pype of the next minor version of the plugin API, without optimisation.
+/// A pype of the next minor version of the plugin API, without optimisation and polars.
 pub fn next_minor_binary() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let target = artefacts().join("../next-minor");
-    let arguments = ["build", "--locked", "-p", "pype", "--features", "__next-minor"];
+    let arguments = ["build", "--locked", "-p", "pype", "--no-default-features", "--features", "__next-minor"];
     BUILT.get_or_init(|| cargo(&arguments, &target, &[]));
     target.join("debug/pype")
 }

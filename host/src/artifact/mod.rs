@@ -5,15 +5,16 @@
 
 mod items;
 mod memory;
-mod parquet;
+#[cfg_attr(not(feature = "polars"), path = "without_polars.rs")]
+mod tables;
 
 use std::path::Path;
 
 use pype_plugin::{Error, ErrorKind, Frame, Result, SharedBatches};
 
-pub use self::items::{items_of, kept_rows, read_items, write_items};
+pub use self::items::{read_items, write_items};
 pub use self::memory::RamLimit;
-pub use self::parquet::{ParquetRows, Stored, store};
+pub use self::tables::{ParquetRows, Stored, items_of, kept_rows, store};
 
 /// When rows leave memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +67,7 @@ impl Policy {
             batches.push(batch);
             if (rows > self.spill_threshold_rows || self.ram.is_reached()) && schema.columns() > 0 {
                 let beginning = Frame::from_batches(schema, batches);
-                return parquet::spill(beginning, frame, folder).await.map(Kept::File);
+                return tables::spill(beginning, frame, folder).await.map(Kept::File);
             }
         }
         Ok(Kept::Memory(SharedBatches::new(schema, batches)))
@@ -77,5 +78,5 @@ fn io(doing: &str, path: &Path, cause: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Io, "artifact", format!("cannot {doing} `{}`: {cause}", path.display()))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "polars"))]
 mod tests;

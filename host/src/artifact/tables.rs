@@ -1,16 +1,21 @@
-//! Rows in a Parquet file.
+//! Rows in Parquet files and as JSON: all that polars does for the host.
 
 use std::fs::File;
+use std::io::Cursor;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use polars::prelude::{DataFrame, ParquetReader, ParquetWriter, PolarsResult, Schema, SchemaExt, SerReader};
-use pype_plugin::{ArrowArray, ArrowSchema, DataFrames, Error, Frame, Producer, Result};
+use polars::prelude::{
+    DataFrame, JsonFormat, JsonReader, JsonWriter, ParquetReader, ParquetWriter, PolarsResult, Schema, SchemaExt,
+    SerReader, SerWriter,
+};
+use pype_plugin::{ArrowArray, ArrowSchema, DataFrames, Error, Frame, Producer, Result, SharedBatches};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc::{Receiver, channel};
 
-use super::io;
+use super::{Kept, io};
 
 /// A row group has at least so many rows, but for the last.
 const GROUP_ROWS: usize = 128 * 1024;
@@ -142,7 +147,7 @@ impl ParquetRows {
     /// # Errors
     /// The file cannot be read, or holds what JSON cannot.
     pub fn head_as_json(path: &Path, count: usize) -> Result<Vec<Value>> {
-        super::items::rows_as_json(&mut read_rows(path, (0, count))?)
+        rows_as_json(&mut read_rows(path, (0, count))?)
     }
 }
 
@@ -187,4 +192,42 @@ impl Producer for ParquetRows {
     fn parquet(&self) -> Option<PathBuf> {
         Some((*self.path).clone())
     }
+}
+
+/// The rows of a frame as objects, column by column.
+///
+/// # Errors
+/// The frame fails, or holds what JSON cannot.
+pub async fn items_of(frame: Frame) -> Result<Vec<Value>> {
+    let mut frames = frame.data_frames().await?;
+    let mut items = Vec::new();
+    while let Some(mut batch) = frames.next().await? {
+        let read = tokio::task::spawn_blocking(move || rows_as_json(&mut batch));
+        items.extend(read.await.map_err(|lost| Error::cancelled().caused_by(lost))??);
+    }
+    Ok(items)
+}
+
+fn rows_as_json(rows: &mut DataFrame) -> Result<Vec<Value>> {
+    let mut lines = Vec::new();
+    JsonWriter::new(&mut lines).with_json_format(JsonFormat::JsonLines).finish(rows)?;
+    let rows = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
+    rows.collect::<Result<Vec<_>, _>>().map_err(Error::from)
+}
+
+/// Objects as rows; their columns and types are what is found in them.
+///
+/// # Errors
+/// They do not make a table.
+pub fn kept_rows(rows: &[Value]) -> Result<Kept> {
+    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let table = match rows.is_empty() {
+        true => DataFrame::default(),
+        false => JsonReader::new(Cursor::new(lines))
+            .with_json_format(JsonFormat::JsonLines)
+            .infer_schema_len(NonZeroUsize::new(rows.len()))
+            .finish()?,
+    };
+    let schema = ArrowSchema::of_polars(table.schema());
+    Ok(Kept::Memory(SharedBatches::new(schema, ArrowArray::of_polars(table))))
 }
