@@ -131,6 +131,50 @@ fn every_flow_of_the_repository_is_valid() {
 }
 
 #[test]
+fn every_flow_of_the_repository_passes_its_tests() {
+    let flows = repository().join("flows");
+    let done = Sandbox::new().ok(&["test", flows.to_str().expect("text")]);
+    assert!(done.out.contains("0 failed"), "{}", done.out);
+    for flow in fs::read_dir(&flows).expect("readable") {
+        let tests = flow.expect("an entry").path().join("flow.test.yaml");
+        assert!(tests.is_file(), "{} is missing", tests.display());
+    }
+}
+
+#[test]
+fn a_test_that_expects_something_else_fails_and_one_with_a_slip_in_it_too() {
+    let sandbox = Sandbox::new();
+    sandbox.write("in.csv", "n\n1\n2\n");
+    let modules = "
+modules:
+  - {id: in, name: csv_source, configs: {required: {file_path: in.csv}}}
+  - {id: out, name: csv_sink, configs: {required: {output_path: out.csv}}}
+connections: {data: [in.data - out.input]}
+";
+    sandbox.flow("plain", modules);
+    let check = |tests: &str, code: i32, says: &[&str]| {
+        sandbox.write("plain.test.yaml", &format!("tests:\n  - {tests}\n"));
+        let done = sandbox.pype(&["test"]);
+        assert_eq!(done.code, Some(code), "{}{}", done.out, done.err);
+        for text in says {
+            assert!(
+                done.out.contains(text) || done.err.contains(text),
+                "`{text}` is missing in {}{}",
+                done.out,
+                done.err
+            );
+        }
+        assert!(!sandbox.path("out.csv").exists(), "a test writes nothing");
+    };
+    check("{name: same, sinks: {out: [{n: 1}, {n: 2}]}}", 0, &["1 passed, 0 failed"]);
+    check("{name: other, sinks: {out: [{n: 1}, {n: 3}]}}", 30, &["row 2", "- {\"n\":3}", "+ {\"n\":2}"]);
+    check("{name: fewer, sinks: {out: [{n: 1}]}}", 30, &["got 2 rows, 1 were expected"]);
+    check("{name: a slip, sinks: {outt: []}}", 30, &["no sink `outt`: did you mean `out`?"]);
+    check("{name: a slip, sink: {out: []}}", 20, &["plain.test.yaml", "sink"]);
+    check("{name: it should fail, verdict: failed}", 30, &["should have failed"]);
+}
+
+#[test]
 fn context_comes_from_a_file_and_from_the_command_line() {
     let sandbox = Sandbox::new();
     sandbox.write("people.csv", "name,age\nAnn,31\nBob,18\nCy,19\n");

@@ -221,15 +221,6 @@ fn a_bad_row_is_an_error_with_file_and_line() {
 }
 
 #[test]
-fn a_bad_row_is_an_error_in_eager_mode_too() {
-    let folder = folder("bad-eager");
-    let path = folder.write("in.csv", "a\n1\nabc\n");
-    let config = json!({"file_path": path, "infer_schema_length": 1});
-    let (_, message, _) = refusal(testing::source::<CsvSource>(config).facts(|facts| facts.eager = true).run());
-    assert!(message.ends_with("in.csv:3: column `a`: cannot read `abc` as int"), "{message}");
-}
-
-#[test]
 fn no_row_vanishes_behind_a_stray_quote() {
     let text = "a,b\n1,x\n2,5\" pipe\n3,6\" tube\n4,w\n";
     for eager in [false, true] {

@@ -114,7 +114,7 @@ impl Source for CsvSource {
 
     async fn run(&mut self, ctx: &Context) -> Result<Outputs> {
         let (reading, config) = (self.reading.clone(), self.config.clone());
-        let (eager, counted) = (ctx.eager(), ctx.wants_global("row_count"));
+        let counted = ctx.wants_global("row_count");
         let (folder, cancel) = (ctx.temp_dir().to_owned(), ctx.cancellation());
         let read = ctx
             .run_blocking(move || {
@@ -123,9 +123,7 @@ impl Source for CsvSource {
                 let plan = reading.scan(&readable)?;
                 let (plan, rejected) = match config.bad_rows {
                     BadRows::Error => {
-                        if reading.needs_paired_quotes(eager) {
-                            quotes::must_pair(&readable, &scan::options_of(&plan)?, &cancel)?;
-                        }
+                        quotes::must_pair(&readable, &scan::options_of(&plan)?, &cancel)?;
                         (plan, None)
                     }
                     BadRows::Skip | BadRows::Reject => {

@@ -78,12 +78,6 @@ impl Reading {
         query::resolve(self.plan(files, &types)?).map(|(plan, _)| plan)
     }
 
-    /// Whether stray quotes must be looked for before polars reads. In eager mode it reads all columns and fails over
-    /// them itself, but with `null_values` it takes the quotes off a field of one quote, and reads outside of its memory.
-    pub(super) fn needs_paired_quotes(&self, eager: bool) -> bool {
-        !eager || !self.null_values.is_empty()
-    }
-
     /// The column that holds a row's file, which is none of the file's own.
     pub(super) fn file_column(&self) -> Option<&str> {
         self.file_column.as_deref()
