@@ -98,8 +98,9 @@ fn wiring(job: &Job, sub_flow: &SubFlow) -> String {
         for edge in job.plan.inputs_of(node) {
             hash.update(format!("{} - {}\n", edge.from, edge.to));
         }
-        for edge in job.plan.outputs_of(node).filter(|_| job.plan.node(node).checkpoint) {
-            hash.update(format!("keep {}\n", edge.from));
+        // All that it gives is kept, whoever reads it.
+        if job.plan.node(node).checkpoint {
+            hash.update(format!("keep {node}\n"));
         }
         for iterate in job.plan.loops_over(node) {
             hash.update(format!("items {iterate}\n"));
