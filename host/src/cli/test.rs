@@ -171,10 +171,15 @@ fn beside(test: &Path) -> PathBuf {
 fn read(path: &Path) -> Result<TestFile, Failure> {
     let text = fs::read_to_string(path)
         .map_err(|cause| Failure::invalid("io", format!("cannot read `{}`: {cause}", shown(path))))?;
-    serde_yaml::from_str(&text).map_err(|error| {
+    parse(&text).map_err(|error| {
         let message = format!("{}: {error}", shown(path));
         Failure::invalid("bad-test", message).hint("`pype test --help` shows what a test file holds")
     })
+}
+
+/// `yes` and `n` are text, as in flows.
+fn parse(text: &str) -> Result<TestFile, serde_yaml::Error> {
+    serde_yaml::from_str_with_options(text, serde_yaml::options! { strict_booleans: true })
 }
 
 struct Run<'a> {
@@ -383,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_typo_in_a_test_file_is_an_error() {
-        let refused = serde_yaml::from_str::<TestFile>("tests:\n  - name: x\n    sink: {}\n").map(|_| ());
+        let refused = parse("tests:\n  - name: x\n    sink: {}\n").map(|_| ());
         let message = refused.expect_err("`sink` is no key").to_string();
         assert!(message.contains("sink") && message.contains('3'), "{message}");
     }

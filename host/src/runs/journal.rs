@@ -169,32 +169,32 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         loop {
-            let papers = self.journal.desk.take();
-            let ended = papers.ended;
-            if let Err(error) = self.put_down(papers) {
+            let Papers { lines, settle, ended } = self.journal.desk.take();
+            if let Err(error) = self.put_down(&lines, ended || !settle.is_empty()) {
+                // The cause is there before those who wait learn that there is one.
                 self.journal.lost.cause.get_or_init(|| error.to_string());
                 self.journal.desk.close();
                 self.journal.lost.token.cancel();
                 return;
             }
+            // Who does not wait any more need not know.
+            settle.into_iter().for_each(|done| done.send(()).unwrap_or(()));
             if ended {
                 return;
             }
         }
     }
 
-    fn put_down(&mut self, Papers { lines, settle, ended }: Papers) -> io::Result<()> {
+    fn put_down(&mut self, lines: &[u8], at_once: bool) -> io::Result<()> {
         if !lines.is_empty() {
-            self.file.write_all(&lines)?;
+            self.file.write_all(lines)?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
         let due = self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNCS_EVERY);
-        if self.unsynced_since.is_some() && (due || ended || !settle.is_empty()) {
+        if self.unsynced_since.is_some() && (due || at_once) {
             self.file.sync_data()?;
             self.unsynced_since = None;
         }
-        // Who does not wait any more need not know.
-        settle.into_iter().for_each(|done| done.send(()).unwrap_or(()));
         Ok(())
     }
 }
