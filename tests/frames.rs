@@ -41,7 +41,7 @@ impl Host {
 
     /// What `module` makes of `frame`.
     fn through(&self, library: &Path, module: &str, configs: &Value, frame: impl Into<Frame>) -> Frame {
-        let library = self.loader.load(library, None).expect("the library loads");
+        let library = self.loader.load(library, None).expect("the library loads").library;
         let frame = frame.into();
         self.runtime.block_on(async {
             let facts = NodeFacts::default();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::abi::{RResult, Services};
+use crate::abi::{RResult, Services, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::host::NodeFacts;
@@ -181,7 +181,7 @@ impl Context {
     pub async fn register_artifact(&self, frame: Frame) -> Result<Artifact> {
         let Services { handle, vtable } = self.services();
         let task = vtable.register_artifact()(handle, frame.into_raw());
-        Ok(serde_json::from_slice(&answer(task.await)?)?)
+        Ok(serde_json::from_slice(&done(task).await?)?)
     }
 }
 
@@ -210,6 +210,14 @@ impl Progress {
         let Services { handle, vtable } = self.context.services();
         vtable.progress()(handle, rows, bytes);
     }
+}
+
+/// Waits for a call on the other side.
+pub(crate) async fn done<T>(task: Task<T>) -> Result<T> {
+    answer(match task {
+        Task::Done(result) => result,
+        Task::Later(result) => result.await,
+    })
 }
 
 /// Turns what the other side answered into ours.

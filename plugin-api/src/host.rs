@@ -16,11 +16,11 @@ use crate::abi::{
     FfiFuture, FutureExt, Handle, HostVtable, HostVtableRef, InstanceVtableRef, Json, OpenRequest, PortFrame, ROption,
     RResult, RSlice, RStr, RawFrame, ResourcesRequest, RootRef, Services, Task, WithMetadata, staticref,
 };
-use crate::context::{Artifact, Iteration, answer};
+use crate::context::{Artifact, Iteration, answer, done};
 use crate::descriptor::LibraryDescriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
-use crate::glue::{contain_service, task};
+use crate::glue::{contain_service, crossing, task};
 use crate::module::Commit;
 use crate::resource::Resources;
 
@@ -174,7 +174,7 @@ impl Instance {
         services: Arc<S>,
     ) -> Result<Self> {
         let (config, facts, services) = (json(config), json(facts), services_of(services));
-        let raw = answer(open(OpenRequest { module: "".into(), config, facts, services }).await)?;
+        let raw = done(open(OpenRequest { module: "".into(), config, facts, services })).await?;
         Ok(Self { handle: raw.handle, vtable: raw.vtable })
     }
 
@@ -184,7 +184,7 @@ impl Instance {
     /// What the module says.
     pub async fn run(&self, inputs: Vec<(String, Frame)>) -> Result<Vec<(String, Frame)>> {
         let inputs = inputs.into_iter().map(|(port, frame)| PortFrame { port: port.into(), frame: frame.into_raw() });
-        let outputs = answer(self.vtable.run()(&self.handle, inputs.collect()).await)?;
+        let outputs = done(self.vtable.run()(&self.handle, inputs.collect())).await?;
         Ok(outputs.into_iter().map(|output| (output.port.into(), Frame::from_raw(output.frame))).collect())
     }
 
@@ -193,7 +193,7 @@ impl Instance {
     /// # Errors
     /// What the module says.
     pub async fn commit(&self) -> Result<Vec<Commit>> {
-        Ok(serde_json::from_slice(&answer(self.vtable.commit()(&self.handle).await)?)?)
+        Ok(serde_json::from_slice(&done(self.vtable.commit()(&self.handle)).await?)?)
     }
 
     /// Ends it. Await it after success, failure and cancellation alike.
@@ -201,12 +201,12 @@ impl Instance {
     /// # Errors
     /// What the module says.
     pub async fn close(&self) -> Result<()> {
-        answer(self.vtable.close()(&self.handle).await)
+        done(self.vtable.close()(&self.handle)).await
     }
 }
 
 pub(crate) async fn resources_of(asked: Task<Json>) -> Result<Resources> {
-    Ok(serde_json::from_slice(&answer(asked.await)?)?)
+    Ok(serde_json::from_slice(&done(asked).await?)?)
 }
 
 pub(crate) fn json(value: &impl Serialize) -> Json {
@@ -271,7 +271,7 @@ impl<S: HostServices> Vtable<S> {
             let value = serde_json::from_slice(value.as_slice())?;
             Self::of(handle).set_global(name.as_str(), value)
         });
-        set.flatten().map_err(|error| error.to_json()).into()
+        crossing(set.flatten())
     }
 
     extern "C" fn global(handle: &Handle, name: RStr<'_>) -> ROption<Json> {
@@ -308,6 +308,6 @@ impl<S: HostServices> Vtable<S> {
             let items = read_list(name.as_str(), items.as_slice())?;
             Self::of(handle).set_list(name.as_str(), items)
         });
-        set.flatten().map_err(|error| error.to_json()).into()
+        crossing(set.flatten())
     }
 }

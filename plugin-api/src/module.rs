@@ -1,6 +1,8 @@
 //! The traits that authors implement.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -10,6 +12,17 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::resource::Resource;
+
+/// What a module answers that does not say. It has no size, by which [`crate::glue`] knows that there is nothing to ask.
+struct Untold;
+
+impl Future for Untold {
+    type Output = Result<Option<Vec<Resource>>>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(None))
+    }
+}
 
 macro_rules! common_items {
     () => {
@@ -38,7 +51,7 @@ macro_rules! common_items {
         /// Something of it is not there or cannot be looked at.
         fn inputs(config: &Self::Config) -> impl Future<Output = Result<Option<Vec<Resource>>>> + Send {
             let _ = config;
-            async { Ok(None) }
+            Untold
         }
 
         /// What a module with these configs writes outside the flow, as far as it is there at the moment; `None` if
@@ -48,7 +61,7 @@ macro_rules! common_items {
         /// Something of it cannot be looked at.
         fn outputs(config: &Self::Config) -> impl Future<Output = Result<Option<Vec<Resource>>>> + Send {
             let _ = config;
-            async { Ok(None) }
+            Untold
         }
 
         /// Called once a node, before anything else.

@@ -33,7 +33,7 @@ impl Bench {
         let (log, _writer) = start(Filter::default(), Format::Text, |_| {});
         let services = Arc::new(LibraryServices::new(log));
         let loader = Loader::new(services.clone(), LibraryFacts::default()).expect("a cache");
-        let library = loader.load(&plugin("bench"), None).expect("the library loads");
+        let library = loader.load(&plugin("bench"), None).expect("the library loads").library;
         Self { runtime, library, services }
     }
 

@@ -150,7 +150,7 @@ impl Cache {
             hash.update(&buffer[..count]);
             to.write_all(&buffer[..count]).map_err(writing)?;
         }
-        let digest = Digest(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        let digest = Digest(hex::encode(hash.finalize()));
         let copy = self.path_of(&digest);
         to.persist(&copy).map_err(|failed| writing(failed.error))?;
         Ok(Admitted { digest, copy })

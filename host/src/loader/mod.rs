@@ -33,6 +33,15 @@ pub fn digest(path: &Path) -> Result<Digest, LoadError> {
     Cache::of_user()?.admit(path).map(|admitted| admitted.digest)
 }
 
+/// A library, and the digest of its bytes.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The library.
+    pub library: Library,
+    /// Its digest.
+    pub digest: Digest,
+}
+
 /// The libraries of this process. Each is loaded once, however many nodes use it.
 pub struct Loader<S> {
     cache: Cache,
@@ -55,14 +64,14 @@ impl<S: HostServices> Loader<S> {
     ///
     /// # Errors
     /// It changed, is no plugin for this host, or fails while it is initialised.
-    pub fn load(&self, path: &Path, expected: Option<&Digest>) -> Result<Library, LoadError> {
+    pub fn load(&self, path: &Path, expected: Option<&Digest>) -> Result<Loaded, LoadError> {
         let admitted = self.cache.admit(path)?;
         if let Some(expected) = expected.filter(|expected| **expected != admitted.digest) {
             return Err(LoadError::Changed { path: path.to_owned(), registered: expected.clone() });
         }
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = ready.get(&admitted.digest) {
-            return Ok(*library);
+            return Ok(Loaded { library: *library, digest: admitted.digest });
         }
         let library = open::open(path, &admitted.copy)?;
         library.init(self.services.clone(), &self.facts).map_err(|error| LoadError::Plugin {
@@ -74,7 +83,7 @@ impl<S: HostServices> Loader<S> {
         if let Some(name) = library.greet() {
             tracing::info!("{name} greets");
         }
-        ready.insert(admitted.digest, library);
-        Ok(library)
+        ready.insert(admitted.digest.clone(), library);
+        Ok(Loaded { library, digest: admitted.digest })
     }
 }

@@ -77,8 +77,16 @@ impl Preamble {
 pub type ErrorBytes = RVec<u8>;
 /// JSON bytes of the type that the field's documentation names.
 pub type Json = RVec<u8>;
-/// What every asynchronous entry returns. Only `'static` futures cross.
-pub type Task<T> = FfiFuture<RResult<T, ErrorBytes>>;
+/// What every asynchronous entry returns. The entry itself polls once, with a waker that wakes nobody: most calls are
+/// over by then, and need no future. Frozen.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum Task<T> {
+    /// The call is over.
+    Done(RResult<T, ErrorBytes>),
+    /// It was polled and is pending: whoever wants to be woken polls it again. Only `'static` futures cross.
+    Later(FfiFuture<RResult<T, ErrorBytes>>),
+}
 
 /// An owned object of the other side: a pointer and the function that drops it.
 ///

@@ -25,7 +25,7 @@ use crate::abi::{
     ArrowArray, ArrowSchema, FrameVtable, FrameVtableRef, Handle, ROption, RString, RawFrame, Task, WithMetadata,
     staticref,
 };
-use crate::context::answer;
+use crate::context::done;
 use crate::error::Result;
 use crate::glue::slot::Slot;
 use crate::glue::{contain, task};
@@ -90,7 +90,7 @@ impl Frame {
     /// # Errors
     /// The producer fails.
     pub async fn schema(&self) -> Result<ArrowSchema> {
-        answer(self.raw.vtable.schema()(&self.raw.handle).await)
+        done(self.raw.vtable.schema()(&self.raw.handle)).await
     }
 
     /// The next batch: a struct array of [`Frame::schema`].
@@ -98,7 +98,7 @@ impl Frame {
     /// # Errors
     /// The producer fails.
     pub async fn next(&self) -> Result<Option<ArrowArray>> {
-        answer(self.raw.vtable.next()(&self.raw.handle).await).map(ROption::into_option)
+        done(self.raw.vtable.next()(&self.raw.handle)).await.map(ROption::into_option)
     }
 
     /// Another frame of the same rows, if that costs nothing.

@@ -3,7 +3,7 @@
 use std::future;
 
 use super::instance::{self, AnyModule, AsMod, AsSink, AsSolo, AsSource};
-use super::{contain, guard, task};
+use super::{contain, crossing, guard, task};
 use crate::abi::{
     __call_root_module_loader, API_MAJOR, API_MINOR, CheckTypeLayout, ErrorBytes, Instance, Json, LibHeader,
     OpenRequest, PrefixTypeTrait, RResult, ResourcesRequest, Root, RootModuleResult, RootRef, Services, Task,
@@ -86,16 +86,16 @@ extern "C" fn describe<L: Library>() -> RResult<Json, ErrorBytes> {
         let api_version = format!("{API_MAJOR}.{API_MINOR}");
         LibraryDescriptor { name: L::NAME.to_owned(), version: L::VERSION.to_owned(), api_version, modules }
     });
-    bytes(described.and_then(|descriptor| Ok(serde_json::to_vec(&descriptor)?.into())))
+    crossing(described.and_then(|descriptor| Ok(serde_json::to_vec(&descriptor)?.into())))
 }
 
 extern "C" fn init<L: Library>(services: Services, facts: Json) -> RResult<(), ErrorBytes> {
     let facts: LibraryFacts = match serde_json::from_slice(&facts) {
         Ok(facts) => facts,
-        Err(cause) => return bytes(Err(cause.into())),
+        Err(cause) => return crossing(Err(cause.into())),
     };
     runtime::set_blocking_threads(facts.threads);
-    bytes(contain(None, || {
+    crossing(contain(None, || {
         guard::install_panic_hook(|info| {
             let text = guard::panic_text(info);
             tracing::error!(target: "pype_plugin", "a thread of the plugin panicked: {text}");
@@ -131,8 +131,4 @@ extern "C" fn greet<L: Library>() -> crate::abi::RString {
 fn unknown<L: Library>(module: &str) -> Error {
     let message = format!("the library `{}` {} has no module `{module}`", L::NAME, L::VERSION);
     Error::new(ErrorKind::NotFound, "unknown-module", message).hint("register the library again")
-}
-
-fn bytes<T>(result: Result<T>) -> RResult<T, ErrorBytes> {
-    result.map_err(|error| error.to_json()).into()
 }

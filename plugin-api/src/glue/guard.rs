@@ -7,9 +7,9 @@ use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 
-use crate::abi::{FutureExt, RResult, Services, Task};
+use crate::abi::{ErrorBytes, FutureExt, RResult, Services, Task};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
@@ -20,6 +20,8 @@ struct Here {
     current: Cell<*const Services>,
     in_runtime: Cell<bool>,
 }
+
+type Panic = Box<dyn Any + Send>;
 
 const OUTSIDE: *const Services = std::ptr::null();
 const NO_NODE: *const Services = std::ptr::dangling();
@@ -43,11 +45,13 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Services>) -> R) -> R {
 
 /// Runs author code: inside the library's runtime, as `scope`'s node, panics becoming errors.
 pub(crate) fn contain<R>(scope: Option<&Context>, f: impl FnOnce() -> R) -> Result<R> {
-    contain_for(scope.map_or(NO_NODE, |node| std::ptr::from_ref(node.services())), f)
+    contain_for(scope.map_or(NO_NODE, |node| std::ptr::from_ref(node.services())), f).map_err(panicked)
 }
 
-/// The same for services that stay where they are while `f` works for them.
-fn contain_for<R>(services: *const Services, f: impl FnOnce() -> R) -> Result<R> {
+/// The same for services that stay where they are while `f` works for them; a panic is not put into words yet, since what
+/// is returned should be small.
+#[inline]
+fn contain_for<R>(services: *const Services, f: impl FnOnce() -> R) -> Result<R, Panic> {
     HERE.with(|here| {
         let outer = here.current.replace(services);
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -57,7 +61,7 @@ fn contain_for<R>(services: *const Services, f: impl FnOnce() -> R) -> Result<R>
             f()
         }));
         here.current.set(outer);
-        result.map_err(panicked)
+        result
     })
 }
 
@@ -86,20 +90,42 @@ pub(crate) fn contain_service<R>(f: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(f)).map_err(panicked)
 }
 
-/// Makes a future that crosses the boundary of one that runs author code for no node.
+/// A call that runs author code for no node.
+#[inline]
 pub(crate) fn task<T: 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
-    Guarded { services: NO_NODE, future: ManuallyDrop::new(future), ended: false }.into_ffi()
+    begin(NO_NODE, &(), future)
 }
 
-/// The same for the node of `context`.
+/// A call that works for the node of `context`, and keeps a clone of `owner` if it is not over at once: most are, and for
+/// those it would be the largest part of the work.
 ///
 /// # Safety
-/// The future holds the context, or what it is a clone of, for as long as there is author code in it to run.
-pub(crate) unsafe fn node_task<T: 'static>(
+/// The context, and whatever else the future borrows with a lifetime that was made up, are there as long as the caller
+/// runs, and as long as `owner` or the future itself.
+#[inline]
+pub(crate) unsafe fn node_task<T: 'static, O: Clone + Send + 'static>(
     context: &Context,
+    owner: &O,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Task<T> {
-    Guarded { services: context.services(), future: ManuallyDrop::new(future), ended: false }.into_ffi()
+    begin(context.services(), owner, future)
+}
+
+#[inline]
+fn begin<T: 'static, O: Clone + Send + 'static>(
+    services: *const Services,
+    owner: &O,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+) -> Task<T> {
+    let guarded = Guarded { services, future: ManuallyDrop::new(future), ended: false, owner: None };
+    let mut guarded = Box::pin(guarded);
+    match guarded.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Task::Done(result),
+        Poll::Pending => {
+            guarded.as_mut().keep(owner.clone());
+            Task::Later(guarded.into_ffi())
+        }
+    }
 }
 
 /// The drop function of a [`Handle`](crate::abi::Handle).
@@ -140,7 +166,8 @@ pub(crate) fn panic_text(info: &PanicHookInfo<'_>) -> String {
     format!("{message}{}", place.unwrap_or_default())
 }
 
-fn panicked(payload: Box<dyn Any + Send>) -> Error {
+#[cold]
+fn panicked(payload: Panic) -> Error {
     let said = LAST_PANIC.try_with(RefCell::take).ok().flatten().or_else(|| {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         text.or_else(|| payload.downcast_ref::<String>().cloned())
@@ -152,22 +179,32 @@ fn panicked(payload: Box<dyn Any + Send>) -> Error {
         .hint("this is a fault in the plugin: report it to its author")
 }
 
-struct Guarded<F> {
+struct Guarded<F, O> {
     services: *const Services,
     // Dropped as soon as it is ready, while the runtime is entered anyway.
     future: ManuallyDrop<F>,
     ended: bool,
+    // Of what the future borrows: dropped after it.
+    owner: Option<O>,
 }
 
-// SAFETY: what `services` points to is shared between threads, and the future keeps it.
-unsafe impl<F: Send> Send for Guarded<F> {}
+// SAFETY: what `services` points to is shared between threads, and the owner or the future keeps it.
+unsafe impl<F: Send, O: Send> Send for Guarded<F, O> {}
 
-impl<T, F: Future<Output = Result<T>>> Future for Guarded<F> {
-    type Output = RResult<T, crate::abi::ErrorBytes>;
+impl<F, O> Guarded<F, O> {
+    fn keep(self: Pin<&mut Self>, owner: O) {
+        // SAFETY: the owner is not pinned.
+        unsafe { self.get_unchecked_mut() }.owner = Some(owner);
+    }
+}
 
+impl<T, F: Future<Output = Result<T>>, O> Future for Guarded<F, O> {
+    type Output = RResult<T, ErrorBytes>;
+
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
-        let Self { services, future, ended } = unsafe { self.get_unchecked_mut() };
+        let Self { services, future, ended, .. } = unsafe { self.get_unchecked_mut() };
         let polled = contain_for(*services, || {
             // SAFETY: as above.
             let polled = unsafe { Pin::new_unchecked(&mut **future) }.poll(cx);
@@ -176,17 +213,22 @@ impl<T, F: Future<Output = Result<T>>> Future for Guarded<F> {
                 // SAFETY: dropped once: `ended` says so to the destructor. A future that is ready is not polled again.
                 unsafe { ManuallyDrop::drop(future) };
             }
-            polled
+            polled.map(crossing)
         });
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => Poll::Ready(RResult::ROk(value)),
-            Ok(Poll::Ready(Err(error))) | Err(error) => Poll::Ready(RResult::RErr(error.to_json())),
-        }
+        polled.unwrap_or_else(|panic| Poll::Ready(RResult::RErr(panicked(panic).to_json())))
     }
 }
 
-impl<F> Drop for Guarded<F> {
+/// What a call answers, as it crosses.
+#[inline]
+pub(crate) fn crossing<T>(result: Result<T>) -> RResult<T, ErrorBytes> {
+    match result {
+        Ok(value) => RResult::ROk(value),
+        Err(error) => RResult::RErr(error.to_json()),
+    }
+}
+
+impl<F, O> Drop for Guarded<F, O> {
     fn drop(&mut self) {
         if !self.ended {
             // SAFETY: dropped once: here, because it was not when it ended.

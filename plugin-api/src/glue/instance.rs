@@ -27,6 +27,8 @@ pub(crate) trait AnyModule: Sized + Send + 'static {
     type Config: DeserializeOwned + JsonSchema + Send;
 
     fn descriptor(library_version: &str) -> ModuleDescriptor;
+    /// Whether the author has a say in [`AnyModule::resources`].
+    fn tells_resources() -> bool;
     fn resources(config: &Self::Config) -> impl Future<Output = Result<Resources>>;
     fn open(config: Self::Config, ctx: &Context) -> impl Future<Output = Result<Self>> + Send;
     fn run(&mut self, inputs: Inputs, ctx: &Context) -> impl Future<Output = Result<Outputs>> + Send;
@@ -60,6 +62,10 @@ macro_rules! any_module {
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
                 }
+            }
+
+            fn tells_resources() -> bool {
+                size_of_answer(M::inputs) + size_of_answer(M::outputs) > 0
             }
 
             async fn resources(config: &M::Config) -> Result<Resources> {
@@ -120,7 +126,7 @@ pub(crate) fn open<M: AnyModule>(request: OpenRequest) -> Task<Instance> {
         Ok(Instance { handle: Handle::new(opened), vtable: Vtable::<M>::VTABLE })
     };
     // SAFETY: the future owns the other clone until it has made the instance.
-    unsafe { node_task(&node, opening) }
+    unsafe { node_task(&node, &(), opening) }
 }
 
 /// Asks a module what it reads and writes with this config.
@@ -130,7 +136,16 @@ pub(crate) fn resources<M: AnyModule>(config: Json) -> Task<Json> {
         let config = read_config::<M::Config>(&config)?;
         runtime().block_on(M::resources(&config))
     };
-    task(async { Ok(serde_json::to_vec(&blocking(None, ask).await?)?.into()) })
+    task(async {
+        // Asking costs a change of threads, and hosts ask for every node and every item.
+        let told = if M::tells_resources() { blocking(None, ask).await? } else { Resources::default() };
+        Ok(serde_json::to_vec(&told)?.into())
+    })
+}
+
+/// How large the future is that a function would return; the function is not called.
+fn size_of_answer<'a, C: 'a, F>(_: impl FnOnce(&'a C) -> F) -> usize {
+    size_of::<F>()
 }
 
 /// An opened module. `close` empties the slot.
@@ -150,41 +165,47 @@ impl<M> Clone for Shared<M> {
 
 impl<M: AnyModule> Shared<M> {
     /// A call on the instance behind `handle`.
-    fn task<T, F>(handle: &Handle, call: impl FnOnce(Self) -> F) -> Task<T>
+    #[inline]
+    fn task<T, F>(handle: &Handle, call: impl FnOnce(&'static Opened<M>) -> F) -> Task<T>
     where
         T: 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         // SAFETY: only `open` pairs a handle with the vtable that calls this.
-        let opened = unsafe { handle.get::<Self>() };
-        // SAFETY: the call owns a clone of what holds the context, and drops it last.
-        unsafe { node_task(&opened.0.context, call(opened.clone())) }
+        let shared = unsafe { handle.get::<Self>() };
+        // SAFETY: nobody sees it but the call, of which `node_task` says how long it is there.
+        let opened = unsafe { &*Arc::as_ptr(&shared.0) };
+        // SAFETY: the handle, which is there as long as this function, owns the instance and with it the context; so does
+        // `shared`.
+        unsafe { node_task(&opened.context, shared, call(opened)) }
     }
+}
 
-    async fn run(self, inputs: RVec<PortFrame>) -> Result<RVec<PortFrame>> {
+impl<M: AnyModule> Opened<M> {
+    async fn run(&'static self, inputs: RVec<PortFrame>) -> Result<RVec<PortFrame>> {
         let inputs = inputs.into_iter().map(|PortFrame { port, frame }| (port.into(), Frame::from_raw(frame)));
-        let mut module = self.0.module.lease()?;
-        let outputs = module.run(inputs.collect(), &self.0.context).await?;
+        let mut module = self.module.lease()?;
+        let outputs = module.run(inputs.collect(), &self.context).await?;
         Ok(outputs.into_iter().map(|(port, frame)| PortFrame { port: port.into(), frame: frame.into_raw() }).collect())
     }
 
-    async fn commit(self) -> Result<Json> {
-        let mut module = self.0.module.lease()?;
-        let commits = module.commit(&self.0.context).await?;
+    async fn commit(&'static self) -> Result<Json> {
+        let mut module = self.module.lease()?;
+        let commits = module.commit(&self.context).await?;
         Ok(serde_json::to_vec(&commits)?.into())
     }
 
-    async fn close(self) -> Result<()> {
-        if self.0.module.is_gone() {
+    async fn close(&'static self) -> Result<()> {
+        if self.module.is_gone() {
             return Ok(());
         }
-        self.0.context.begin_close();
+        self.context.begin_close();
         // The module stays in its slot while `close` runs: a panic there must not drop it while it unwinds.
-        let mut module = self.0.module.lease()?;
-        let closed = module.close(&self.0.context).await;
+        let mut module = self.module.lease()?;
+        let closed = module.close(&self.context).await;
         drop(module);
-        let module = self.0.module.take();
-        let dropped = contain(Some(&self.0.context), || drop(module));
+        let module = self.module.take();
+        let dropped = contain(Some(&self.context), || drop(module));
         closed.and(dropped)
     }
 }
@@ -208,11 +229,11 @@ impl<M: AnyModule> Vtable<M> {
     }
 
     extern "C" fn commit(handle: &Handle) -> Task<Json> {
-        Shared::<M>::task(handle, Shared::commit)
+        Shared::<M>::task(handle, Opened::commit)
     }
 
     extern "C" fn close(handle: &Handle) -> Task<()> {
-        Shared::<M>::task(handle, Shared::close)
+        Shared::<M>::task(handle, Opened::close)
     }
 
     #[cfg(feature = "__next-minor")]
@@ -281,6 +302,12 @@ mod tests {
         let told = resources(json!({ "inputs": [manifest] })).expect("there");
         assert_eq!(told.inputs, Some(vec![Resource::file(manifest).expect("there")]));
         assert_eq!(told.outputs, None);
+    }
+
+    #[test]
+    fn only_those_that_tell_are_asked() {
+        assert!(AsSolo::<Reports>::tells_resources());
+        assert!(!AsSolo::<Announces>::tells_resources());
     }
 
     #[test]

@@ -8,4 +8,4 @@ pub(crate) mod guard;
 pub(crate) mod instance;
 pub(crate) mod slot;
 
-pub(crate) use guard::{blocking, contain, contain_service, node_task, release, task};
+pub(crate) use guard::{blocking, contain, contain_service, crossing, node_task, release, task};
