@@ -7,8 +7,8 @@ use polars::prelude::*;
 use pype_plugin::prelude::*;
 
 use super::announce;
-use super::csv::read;
 use super::files::{self, Files, cannot_read};
+use super::read;
 use crate::failure;
 
 pub(crate) struct ParquetSource {

@@ -313,9 +313,12 @@ fn a_cancelled_run_stops_going_through_files() {
         assert_eq!(refusal(test.cancelled().run()).0, ErrorKind::Cancelled);
     }
     for content in ["[{\"a\":1}]", "{\"a\":1}\n", "\u{feff}{\"a\":1}\n"] {
-        let test = testing::source::<JsonSource>(json!({"file_path": folder.write("in.json", content)}));
-        let test = test.facts(|facts| facts.temp_dir = scratch.clone());
-        assert_eq!(refusal(test.cancelled().run()).0, ErrorKind::Cancelled, "{content}");
+        for bad_rows in ["error", "skip"] {
+            let path = folder.write("in.json", content);
+            let test = testing::source::<JsonSource>(json!({"file_path": path, "bad_rows": bad_rows}));
+            let test = test.facts(|facts| facts.temp_dir = scratch.clone());
+            assert_eq!(refusal(test.cancelled().run()).0, ErrorKind::Cancelled, "{content}");
+        }
     }
 }
 
@@ -405,6 +408,59 @@ fn json_that_is_none_is_named_by_its_line() {
         let done = read::<JsonSource>(&folder, "late", &late, json!({"infer_schema_length": infer}));
         let (_, message, _) = refusal(into_sink(done, &folder));
         assert!(message.contains("late:2001: not JSON"), "{message}");
+    }
+}
+
+#[test]
+fn bad_rows_of_json_are_rejected_or_skipped_when_asked() {
+    let lines = "{\"a\":1}\noops\n[1]\n\n{\"a\":\"x\"}\n{\"a\":300}\n{\"a\":2}\n";
+    let array = "[{\"a\": 1}, 7,\n{\"a\": \"x\"}, {\"a\": 300}, {\"a\": 2}]";
+    let refused = "conversion from `i64` to `i8` failed";
+    for (name, content, config, good, bad) in [
+        (
+            "lines",
+            lines,
+            json!({}),
+            "a:int8\n1\n2",
+            vec![
+                "2,∅,not JSON: expected value at column 1,oops".to_owned(),
+                "3,∅,not a JSON object,[1]".to_owned(),
+                "5,a,cannot read `x` as int,{\"a\":\"x\"}".to_owned(),
+                format!("6,∅,{refused}"),
+            ],
+        ),
+        (
+            "array",
+            array,
+            json!({}),
+            "a:int8\n1\n2",
+            vec![
+                "2,∅,not a JSON object,7".to_owned(),
+                "3,a,cannot read `x` as int,{\"a\":\"x\"}".to_owned(),
+                format!("4,∅,{refused}"),
+            ],
+        ),
+        ("none-bad", "{\"a\":1}\n", json!({}), "a:int8\n1", vec![]),
+        ("none-good", "oops\n", json!({}), "a:int8", vec!["1,∅,not JSON: expected value at column 1,oops".to_owned()]),
+        ("none-fits", "{\"a\":300}\n", json!({}), "a:int8", vec![format!("1,∅,{refused}")]),
+    ] {
+        let folder = folder(&format!("json-reject-{name}"));
+        let mut config: serde_json::Value = config;
+        config["schema"] = json!({"a": "int8"});
+        config["bad_rows"] = json!("reject");
+        let mut done = read::<JsonSource>(&folder, name, content, config.clone());
+        assert_eq!(output(&mut done, "data"), good, "{name}");
+        let rejected = output(&mut done, "rejected");
+        let found: Vec<&str> = rejected.lines().skip(1).collect();
+        assert_eq!(found.len(), bad.len(), "{name}: {rejected}");
+        for (found, bad) in found.iter().zip(&bad) {
+            assert!(found.contains(&format!("{name},{bad}")), "{name}: {found}");
+        }
+        assert_eq!(done.globals["rejected_count"], bad.len(), "{name}");
+        config["bad_rows"] = json!("skip");
+        let mut done = read::<JsonSource>(&folder, name, content, config);
+        assert_eq!(output(&mut done, "data"), good, "{name}");
+        assert_eq!(output(&mut done, "rejected").lines().count(), 1, "{name}");
     }
 }
 

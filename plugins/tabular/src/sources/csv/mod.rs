@@ -22,9 +22,9 @@ use scan::Reading;
 use triage::{BadRow, Judge};
 
 use crate::options::Named;
-use crate::query;
+use crate::sources::bad_rows::BadRows;
 use crate::sources::files::{self, Files};
-use crate::sources::{announce, decode};
+use crate::sources::{Read, decode};
 
 pub(crate) struct CsvSource {
     reading: Reading,
@@ -83,18 +83,6 @@ pub(crate) struct Config {
     bad_rows: BadRows,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum BadRows {
-    /// The run fails, naming file and line.
-    #[default]
-    Error,
-    /// They are left out, counted in a warning and in the global `rejected_count`.
-    Skip,
-    /// As `skip`, and they go to the port `rejected` (file, line, column, reason, raw).
-    Reject,
-}
-
 impl Source for CsvSource {
     const NAME: &'static str = "csv_source";
     const DESCRIPTION: &'static str = "Reads CSV files";
@@ -121,51 +109,21 @@ impl Source for CsvSource {
                 let stored = Files::find(&config.file_path)?;
                 let readable = decode::to_utf8(&stored, &reading.encoding, &folder, &cancel)?;
                 let plan = reading.scan(&readable)?;
-                let (plan, rejected) = match config.bad_rows {
-                    BadRows::Error => {
+                let (plan, rejected) = match config.bad_rows.bin(&folder)? {
+                    None => {
                         quotes::must_pair(&readable, &scan::options_of(&plan)?, &cancel)?;
                         (plan, None)
                     }
-                    BadRows::Skip | BadRows::Reject => {
-                        let keep = config.bad_rows == BadRows::Reject;
-                        let salvaged = salvage::salvage(&reading, &readable, plan, keep, &folder, &cancel)?;
+                    Some(bin) => {
+                        let salvaged = salvage::salvage(&reading, &readable, plan, bin, &folder, &cancel)?;
                         (salvaged.plan, Some(salvaged.rejected))
                     }
                 };
-                let rejected_count = rejected.as_ref().map(|rejected| rejected.count);
-                let rejected = rejected.map_or_else(|| Ok(salvage::none_rejected()), salvage::Rejected::into_plan)?;
-                read(plan, counted).map(|(data, rows)| Read {
-                    data,
-                    rows,
-                    rejected,
-                    rejected_count,
-                    bytes: stored.bytes,
-                })
+                Read::of(plan, rejected, counted, stored.bytes)
             })
             .await?;
-        announce(ctx, read.bytes, read.rows)?;
-        if let Some(rejected) = read.rejected_count {
-            ctx.set_global("rejected_count", rejected)?;
-            if rejected > 0 {
-                tracing::warn!("{rejected} bad rows of `{}` were left out", self.config.file_path);
-            }
-        }
-        Ok(Outputs::one("data", read.data).with("rejected", read.rejected))
+        read.give(ctx, &self.config.file_path)
     }
-}
-
-struct Read {
-    data: Frame,
-    rows: Option<u64>,
-    rejected: LazyFrame,
-    rejected_count: Option<u64>,
-    bytes: u64,
-}
-
-/// The frame to hand on, and its row count where that is wanted.
-pub(crate) fn read(plan: LazyFrame, counted: bool) -> Result<(Frame, Option<u64>)> {
-    let rows = counted.then(|| query::count(plan.clone())).transpose()?;
-    Ok((query::frame(plan), rows))
 }
 
 /// The first row of a file that polars cannot read with these options, as an error. `projection` names the columns

@@ -8,8 +8,9 @@
 
 mod array;
 mod bad_line;
+mod salvage;
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read as _};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ use polars::prelude::*;
 use pype_plugin::CancelToken;
 use pype_plugin::prelude::*;
 
-use super::announce;
-use super::csv::read;
+use super::Read;
+use super::bad_rows::BadRows;
 use super::decode::{self, UntilCancelled};
 use super::files::{self, Files, cannot_read, scan_path};
 use crate::options::Named;
@@ -49,6 +50,10 @@ pub(crate) struct Config {
     /// With a number, a field that no row before it has is not read.
     #[serde(default)]
     infer_schema_length: Option<NonZeroUsize>,
+    /// What to do with a line that holds no object, or a row with a value that is not of its column's type. In an array
+    /// rows are counted instead of lines; one that is no JSON is an error as a whole.
+    #[serde(default)]
+    bad_rows: BadRows,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -67,7 +72,8 @@ impl Source for JsonSource {
     const NAME: &'static str = "json_source";
     const DESCRIPTION: &'static str = "Reads files of JSON lines or of one JSON array";
     const CATEGORY: &'static str = "File Sources";
-    const GLOBALS: &'static [&'static str] = &["row_count", "file_size"];
+    const OUTPUTS: &'static [&'static str] = &["data", "rejected"];
+    const GLOBALS: &'static [&'static str] = &["row_count", "file_size", "rejected_count"];
     const PACKAGES: &'static [&'static str] = &["polars"];
     type Config = Config;
 
@@ -85,18 +91,23 @@ impl Source for JsonSource {
         let (config, types) = (self.config.clone(), self.types.clone());
         let counted = ctx.wants_global("row_count");
         let (folder, cancel) = (ctx.temp_dir().to_owned(), ctx.cancellation());
-        let (data, rows, bytes) = ctx
+        let read = ctx
             .run_blocking(move || {
                 let files = Files::find(&config.file_path)?;
                 let types = types.into_iter().map(|(name, dtype)| Field::new(name.into(), dtype)).collect();
                 let lines = Preparing { shape: config.format, folder: &folder, cancel: &cancel }.all(&files)?;
-                let plan = Reading { lines, types, infer: config.infer_schema_length, cancel: &cancel }.plan()?;
-                let (data, rows) = read(plan, counted)?;
-                Ok((data, rows, files.bytes))
+                let reading = Reading { lines, types, infer: config.infer_schema_length, cancel: &cancel };
+                let (plan, rejected) = match config.bad_rows.bin(&folder)? {
+                    None => (reading.plan()?, None),
+                    Some(bin) => {
+                        let (plan, rejected) = salvage::salvage(reading, bin, &folder)?;
+                        (plan, Some(rejected))
+                    }
+                };
+                Read::of(plan, rejected, counted, files.bytes)
             })
             .await?;
-        announce(ctx, bytes, rows)?;
-        Ok(Outputs::one("data", data))
+        read.give(ctx, &self.config.file_path)
     }
 }
 
@@ -165,15 +176,23 @@ impl Reading<'_> {
         if self.lines.is_empty() {
             return Ok(DataFrame::empty_with_schema(&self.types).lazy());
         }
-        let schema = self.with_declared(self.inferred()?);
+        self.plan_of(self.with_declared(self.inferred()?))
+    }
+
+    /// The same where the columns are known, as polars is to read them.
+    fn plan_of(&self, schema: Schema) -> Result<LazyFrame> {
         let plan = LazyJsonLineReader::new_paths(self.lines.iter().map(|path| scan_path(path)).collect::<Result<_>>()?)
             .with_schema(Some(Arc::new(schema)))
             .finish()
             .map_err(|error| failure::of_plan(&error))?;
+        query::resolve(self.cast(plan)).map(|(plan, _)| plan)
+    }
+
+    /// From the types that polars reads to those that were declared.
+    fn cast(&self, plan: LazyFrame) -> LazyFrame {
         let casts = self.types.iter().filter(|(_, dtype)| read_as(dtype) != **dtype);
         let casts: Vec<Expr> = casts.map(|(name, dtype)| cast(name, dtype)).collect();
-        let plan = if casts.is_empty() { plan } else { plan.with_columns(casts) };
-        query::resolve(plan).map(|(plan, _)| plan)
+        if casts.is_empty() { plan } else { plan.with_columns(casts) }
     }
 
     /// The columns of all files; one that has several types among them gets one that holds them all.
