@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod cli;
+mod durable;
 pub mod loader;
 pub mod observe;
 pub mod prepare;

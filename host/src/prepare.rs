@@ -15,6 +15,7 @@ use pype_core::flow::plan::{Plan, PlannedNode};
 use pype_core::name::NodeId;
 use pype_core::template::{Context, SetError, parse_set};
 
+use crate::durable;
 use crate::loader::{self, Digest, LoadError};
 use crate::registry::{self, Registry, RegistryError};
 
@@ -297,14 +298,7 @@ fn pretty(value: &serde_json::Value) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PrepareError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        use std::io::Write;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|failed| failed.error)
-    });
-    written.map(drop).map_err(|source| writing(path, source))
+    durable::replace(path, text).map_err(|source| writing(path, source))
 }
 
 fn writing(path: &Path, source: std::io::Error) -> PrepareError {

@@ -1,6 +1,6 @@
 //! The items of loops: JSON values, kept one a line.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
@@ -8,15 +8,15 @@ use pype_plugin::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use super::io;
+use crate::durable;
 
 /// Writes items to `path`, whole and durable, and gives the size of the file.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write_items(items: &[Value], path: &Path) -> Result<u64> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> std::io::Result<u64> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(durable::folder_of(path))?;
         let mut lines = BufWriter::new(file.as_file_mut());
         for item in items {
             serde_json::to_writer(&mut lines, item)?;
@@ -24,10 +24,8 @@ pub fn write_items(items: &[Value], path: &Path) -> Result<u64> {
         }
         lines.flush()?;
         drop(lines);
-        file.as_file().sync_all()?;
         let bytes = file.as_file().metadata()?.len();
-        file.persist(path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()?;
+        durable::settle(file, path)?;
         Ok(bytes)
     };
     write().map_err(|cause| io("write", path, cause))

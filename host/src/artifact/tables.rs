@@ -16,6 +16,7 @@ use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::{Kept, io};
+use crate::durable;
 
 /// A row group has at least so many rows, but for the last.
 const GROUP_ROWS: usize = 128 * 1024;
@@ -37,31 +38,30 @@ pub struct Stored {
 /// # Errors
 /// The frame fails, or the file cannot be written.
 pub async fn store(frame: Frame, path: &Path) -> Result<Stored> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let frames = frame.data_frames().await?;
-    let (file, stored) = write(vec![frames], folder, true).await?;
-    let failed = |cause| io("write", path, cause);
-    file.persist(path).map_err(|error| failed(error.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    let (file, stored) = write(vec![frames], durable::folder_of(path)).await?;
+    let place = path.to_owned();
+    let settled = tokio::task::spawn_blocking(move || durable::settle(file, &place)).await;
+    settled.map_err(|lost| Error::cancelled().caused_by(lost))?.map_err(|cause| io("write", path, cause))?;
     Ok(stored)
 }
 
 /// Writes the rows of two frames to a file of its own.
 pub(super) async fn spill(beginning: Frame, rest: Frame, folder: &Path) -> Result<ParquetRows> {
     let frames = vec![beginning.data_frames().await?, rest.data_frames().await?];
-    let (file, stored) = write(frames, folder, false).await?;
-    let guard = Arc::new(file);
+    let (file, stored) = write(frames, folder).await?;
+    let guard = Arc::new(file.into_temp_path());
     let rows = ParquetRows::open(&guard)?;
     tracing::info!(rows = stored.rows, bytes = stored.bytes, "spilled rows to `{}`", guard.display());
     Ok(ParquetRows { _guard: Some(guard), ..rows })
 }
 
-async fn write(frames: Vec<DataFrames>, folder: &Path, durable: bool) -> Result<(TempPath, Stored)> {
+async fn write(frames: Vec<DataFrames>, folder: &Path) -> Result<(NamedTempFile, Stored)> {
     let schema = frames.first().map(|frames| frames.schema().clone()).unwrap_or_default();
     let failed = |cause: std::io::Error| io("write to", folder, cause);
     let file = tempfile::Builder::new().prefix(".rows-").suffix(".parquet").tempfile_in(folder).map_err(failed)?;
     let (sender, batches) = channel(BATCHES_AHEAD);
-    let writing = tokio::task::spawn_blocking(move || write_batches(file, &schema, batches, durable));
+    let writing = tokio::task::spawn_blocking(move || write_batches(file, &schema, batches));
     for mut one in frames {
         while let Some(batch) = one.next().await? {
             // A writer that has stopped says below why.
@@ -79,8 +79,7 @@ fn write_batches(
     file: NamedTempFile,
     schema: &Schema,
     mut batches: Receiver<DataFrame>,
-    durable: bool,
-) -> PolarsResult<(TempPath, Stored)> {
+) -> PolarsResult<(NamedTempFile, Stored)> {
     let writer = ParquetWriter::new(file.as_file()).set_parallel(true).with_row_group_size(Some(usize::MAX));
     let mut writer = writer.batched(schema)?;
     let mut group = DataFrame::empty_with_schema(schema);
@@ -98,11 +97,8 @@ fn write_batches(
     }
     writer.finish()?;
     drop(writer);
-    if durable {
-        file.as_file().sync_all()?;
-    }
     let bytes = file.as_file().metadata()?.len();
-    Ok((file.into_temp_path(), Stored { rows, bytes }))
+    Ok((file, Stored { rows, bytes }))
 }
 
 /// The rows of a Parquet file, row group by row group. Each clone starts at the first.
@@ -140,6 +136,11 @@ impl ParquetRows {
     /// How many there are.
     pub fn rows(&self) -> u64 {
         self.groups.last().map_or(0, |(first, rows)| (first + rows) as u64)
+    }
+
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The first `count` of the file at `path`, as objects.

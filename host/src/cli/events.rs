@@ -95,16 +95,19 @@ impl Events {
     pub(super) fn show(self, progress: &mut Progress<'_>) -> io::Result<()> {
         let Self(queue) = self;
         let mut shown = Ok(());
+        // What the queue has grown to it keeps.
+        let mut events = Vec::new();
         loop {
             let calm = |waiting: &mut Waiting| !waiting.ended && waiting.events.len() <= WAITING;
             let waited = queue.end.wait_timeout_while(queue.waiting(), LOOKS_EVERY, calm);
             let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            let (events, ended) = (std::mem::take(&mut waiting.events), waiting.ended);
+            std::mem::swap(&mut events, &mut waiting.events);
+            let ended = waiting.ended;
             drop(waiting);
             queue.room.notify_all();
-            for event in &events {
+            for event in events.drain(..) {
                 // When nobody reads any more the run goes on: it is not for the reader that it runs.
-                shown = shown.and_then(|()| progress.event(event));
+                shown = shown.and_then(|()| progress.event(&event));
             }
             if ended {
                 return shown;

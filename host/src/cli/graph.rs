@@ -12,7 +12,7 @@ use super::Exit;
 use super::flow::FlowArgs;
 use super::render::{Failure, shown};
 use super::run::RunsFolder;
-use crate::runs;
+use crate::runs::{self, Which};
 
 /// Draws a flow.
 #[derive(Args)]
@@ -30,7 +30,7 @@ pub(crate) struct GraphArgs {
     format: Format,
     /// Lay the states and rows of this run over it; without an id, of the last run of the flow.
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
-    run: Option<String>,
+    run: Option<Which>,
     /// Write to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -50,9 +50,8 @@ pub(crate) fn graph(args: &GraphArgs, out: &mut dyn Write) -> Result<Exit, Failu
     let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
     let plan = &prepared.plan;
     let mut graph = Graph::of(plan);
-    if let Some(id) = &args.run {
-        let id = Some(id.as_str()).filter(|id| !id.is_empty());
-        let past = runs::past(&args.runs.of(&args.flow.flow), id, plan.name.as_str())?;
+    if let Some(which) = &args.run {
+        let past = runs::past(&args.runs.of(&args.flow.flow), which, plan.name.as_str())?;
         graph = graph.with(plan, &History::of(&past.records));
     }
     let text = match args.format {

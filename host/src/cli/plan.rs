@@ -1,7 +1,6 @@
 //! `pype plan`: what runs after what, and what a resume would use again.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use clap::Args;
 use pype_core::flow::plan::{Plan, SubFlow, SubFlowId, Trigger};
@@ -14,7 +13,7 @@ use super::render::{Failure, columns, printable};
 use super::run::{RunsFolder, SecretsArgs, planned_job};
 use super::select::{Part, SelectArgs};
 use crate::run::{self, Forecast};
-use crate::runs;
+use crate::runs::{self, Which};
 
 /// Shows what runs after what, and what a resume would use again.
 #[derive(Args)]
@@ -30,7 +29,7 @@ pub(crate) struct PlanArgs {
     part: SelectArgs,
     /// Compare with this run; without an id, with the last run of the flow.
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
-    resume: Option<String>,
+    resume: Option<Which>,
     #[command(flatten)]
     runs: RunsFolder,
     #[command(flatten)]
@@ -43,12 +42,10 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<Exit, Failure
     let plan = prepared.plan.clone();
     let forecasts = match &args.resume {
         None => Vec::new(),
-        Some(id) => {
-            let runs = args.runs.of(&args.flow.flow);
-            let id = Some(id.as_str()).filter(|id| !id.is_empty());
-            let past = runs::past(&runs, id, plan.name.as_str())?;
+        Some(which) => {
+            let past = runs::past(&args.runs.of(&args.flow.flow), which, plan.name.as_str())?;
             let (job, runtime) = planned_job(prepared, &past, args.secrets.origin())?;
-            runtime.block_on(run::forecast(&Arc::new(job)))
+            runtime.block_on(run::forecast(&job))
         }
     };
     match args.flow.json {

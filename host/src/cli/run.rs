@@ -27,7 +27,7 @@ use crate::observe::log::{self, Filter, Log, Writer};
 use crate::prepare::Prepared;
 use crate::run::services::Shared;
 use crate::run::{self, Job, LibraryServices, Limits, Mocks, Store};
-use crate::runs::{self, Journal, PastRun, RunFolder, RunsError};
+use crate::runs::{self, Journal, PastRun, RunFolder, RunsError, Which};
 use crate::secret::{self, Origin, SecretError, Secrets};
 
 /// Runs a flow, and shows what happens.
@@ -56,7 +56,7 @@ pub(crate) struct RunArgs {
     /// Goes on with a run that did not succeed, or whose flow or inputs have changed: what is still as it was is used
     /// again. Without an id, the last run of the flow.
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
-    resume: Option<String>,
+    resume: Option<Which>,
     #[command(flatten)]
     runs: RunsFolder,
     /// Which log records are kept: `info`, or `warn,my_plugin=debug`.
@@ -222,9 +222,8 @@ fn session(args: &RunArgs, prepared: &Prepared) -> Result<Session, Failure> {
     let flow = prepared.plan.name.as_str();
     Ok(match &args.resume {
         None => Session { folder: RunFolder::create(&runs, flow)?, previous: Previous::default() },
-        Some(id) => {
-            let id = Some(id.as_str()).filter(|id| !id.is_empty());
-            let (folder, records) = RunFolder::resume(&runs, id, flow)?;
+        Some(which) => {
+            let (folder, records) = RunFolder::resume(&runs, which, flow)?;
             let of = records.iter().rev().find_map(|record| match &record.event {
                 RunEvent::RunStarted { flow, .. } => Some(flow.to_string()),
                 _ => None,
@@ -258,7 +257,7 @@ fn go(
     let observer: run::Observer = Arc::new(move |event| sender.send(event));
     let kept =
         Kept { id: session.folder.id.clone(), folder: session.folder.path().to_owned(), previous: session.previous };
-    session.folder.checkpoints()?;
+    session.folder.make_checkpoints()?;
     session.folder.keep_plan(&prepared.plan)?;
     log.belong_to(session.folder.tags(&prepared.plan.name), session.folder.log()?);
     let job = match job(prepared, kept, surroundings, observer) {
@@ -269,9 +268,12 @@ fn go(
             return Err(failure);
         }
     };
-    let running = runtime.spawn(async move {
-        let _ending = ending;
-        run::run(job, interrupt).await
+    let running = runtime.spawn({
+        let job = job.clone();
+        async move {
+            let _ending = ending;
+            run::run(job, interrupt).await
+        }
     });
     let shown = events.show(progress);
     let outcome = runtime.block_on(running).map_err(|lost| failed("finish the run", lost.into()))?;
@@ -281,7 +283,7 @@ fn go(
     shown.unwrap_or_else(unread);
     written.map_err(|why| lost_journal(&session.folder, &why))?;
     // What became of the run decides the exit code, whatever becomes of its report.
-    match runs::write_report(session.folder.path()) {
+    match runs::write_report(session.folder.path(), &job.plan) {
         Ok(report) => progress.note(&format!("report: {}", render::shown(&report))).unwrap_or_else(unread),
         Err(cause) => tracing::warn!("there is no report: {cause}"),
     }
@@ -317,7 +319,6 @@ fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::
         run_id: kept.id,
         context: prepared.context,
         folder: prepared.folder,
-        checkpoints: kept.folder.join("checkpoints"),
         run_folder: kept.folder,
         session: kept.previous.sessions + 1,
         previous: kept.previous,
@@ -327,7 +328,7 @@ fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::
             false => Some(secret::Key::of_user()?),
         },
         mocks,
-        digests: run::digests(&prepared.libraries)?,
+        wirings: run::wirings(&prepared.plan),
         limits: Limits { blocking_threads: budget.blocking },
         shared: Arc::new(Shared::new(
             log.clone(),
@@ -375,7 +376,7 @@ pub(crate) fn tested_job(
     let budget = Budget::new(prepared.plan.settings.threads);
     let (temp_dir, mocks) = (folder.to_owned(), Some(mocks));
     let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks };
-    run.checkpoints()?;
+    run.make_checkpoints()?;
     let kept = Kept { id: run.id.clone(), folder: run.path().to_owned(), previous: Previous::default() };
     job(prepared, kept, around, observer)
 }

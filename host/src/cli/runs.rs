@@ -70,7 +70,8 @@ pub(crate) fn runs(args: &RunsArgs, out: &mut dyn Write) -> Result<Exit, Failure
     match &args.command {
         RunsCommand::List => list(args, &folder, out),
         RunsCommand::Show { id, html: true } => {
-            let report = runs::write_report(&runs::open(&folder, id)?.path)?;
+            let past = runs::open(&folder, id)?;
+            let report = runs::write_report(&past.path, &runs::plan_of(&past.path)?)?;
             writeln!(out, "{}", shown(&report))?;
             Ok(Exit::Ok)
         }

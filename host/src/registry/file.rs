@@ -3,14 +3,14 @@
 //! What is rewritten is the JSON itself, not the catalog that was parsed from it, so entries that this pype cannot
 //! read stay as they are.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::RegistryError;
+use crate::durable;
 
 /// The entries of a registry file by name, valid or not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,18 +87,9 @@ pub(super) fn update<T>(
     let changed = change(&mut modules)?;
     let text = modules.to_text();
     if old.as_deref() != Some(&text) {
-        replace(path, folder, &text).map_err(failed("write"))?;
+        durable::replace(path, &text).map_err(failed("write"))?;
     }
     Ok(changed)
-}
-
-fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    let permissions = fs::metadata(path).map_or_else(|_| Permissions::from_mode(0o666), |old| old.permissions());
-    let mut file = tempfile::Builder::new().prefix(".modules.json.").permissions(permissions).tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(folder)?.sync_all()
 }
 
 /// `serde_json` ends its messages with the place, which we give before them.
@@ -108,6 +99,9 @@ fn without_place(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use serde_json::json;
 
     use super::*;

@@ -14,7 +14,6 @@ use pype_core::run::previous::Previous;
 use pype_core::run::scheduler::{Command, EndState, Event, Outcome, Scheduler};
 use pype_core::template::{Context, Globals, Scope, condition};
 use pype_plugin::Error;
-use pype_plugin::host::Library;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +22,9 @@ use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
 use super::turn::Turn;
 use super::{loops, node, resume};
-use crate::loader::{self, LoadError, Loader};
+use crate::loader::{LoadError, Loaded, Loader};
 use crate::prepare::LibraryFile;
+use crate::runs::CHECKPOINTS;
 use crate::secret;
 
 /// What a run may use.
@@ -46,18 +46,16 @@ pub struct Job {
     pub folder: PathBuf,
     /// For files that nobody needs afterwards.
     pub temp_dir: PathBuf,
-    /// What is kept of it, below.
+    /// What is kept of it.
     pub run_folder: PathBuf,
-    /// Where it keeps rows.
-    pub checkpoints: PathBuf,
     /// 1 at first, one more with each resume.
     pub session: u32,
     /// What earlier sessions have completed.
     pub previous: Previous,
     /// Each module's library, loaded.
-    pub libraries: BTreeMap<NodeId, Library>,
-    /// The digest of each module's library.
-    pub digests: BTreeMap<NodeId, String>,
+    pub libraries: BTreeMap<NodeId, Loaded>,
+    /// What [`wirings`](super::wirings) says of the plan.
+    pub wirings: BTreeMap<SubFlowId, String>,
     /// What stands in for modules, in a test.
     pub mocks: Option<Arc<Mocks>>,
     /// What secrets are hashed with, if there are any.
@@ -76,6 +74,12 @@ impl Job {
         Scope { context: &self.context, globals, env: &secret::environment, iter, secret }
     }
 
+    /// Where the rows of this name are kept, and the same as the log of the run has it: from its folder on.
+    pub(super) fn place(&self, name: &str) -> (PathBuf, String) {
+        let place = format!("{CHECKPOINTS}/{name}");
+        (self.run_folder.join(&place), place)
+    }
+
     pub(super) fn failed(&self, node: Option<&NodeId>, item: &ItemPath, error: Error) {
         match node {
             Some(node) => {
@@ -87,7 +91,7 @@ impl Job {
     }
 }
 
-/// Loads the library of every node, before any of them runs.
+/// Loads the library of every node, before any of them runs; each file once.
 ///
 /// # Errors
 /// One is not there, changed since it was registered, or is no plugin for this host.
@@ -95,38 +99,19 @@ pub fn load_libraries(
     plan: &Plan,
     files: &BTreeMap<NodeId, LibraryFile>,
     loader: &Loader<LibraryServices>,
-) -> Result<BTreeMap<NodeId, Library>, LoadError> {
-    let mut loaded: BTreeMap<&LibraryFile, Library> = BTreeMap::new();
+) -> Result<BTreeMap<NodeId, Loaded>, LoadError> {
+    let mut loaded: BTreeMap<&LibraryFile, Loaded> = BTreeMap::new();
     let mut libraries = BTreeMap::new();
     for node in plan.nodes() {
         let file = &files[&node.id];
         let library = match loaded.get(file) {
-            Some(library) => *library,
+            Some(library) => library.clone(),
             None => loader.load(&file.path, file.sha256.as_ref())?,
         };
-        loaded.insert(file, library);
+        loaded.insert(file, library.clone());
         libraries.insert(node.id.clone(), library);
     }
     Ok(libraries)
-}
-
-/// The digest of every node's library.
-///
-/// # Errors
-/// A library without a registered digest cannot be read.
-pub fn digests(files: &BTreeMap<NodeId, LibraryFile>) -> Result<BTreeMap<NodeId, String>, LoadError> {
-    let mut known: BTreeMap<&LibraryFile, String> = BTreeMap::new();
-    let mut digests = BTreeMap::new();
-    for (id, file) in files {
-        let digest = match (known.get(file), &file.sha256) {
-            (Some(digest), _) => digest.clone(),
-            (None, Some(digest)) => digest.to_string(),
-            (None, None) => loader::digest(&file.path)?.to_string(),
-        };
-        known.insert(file, digest.clone());
-        digests.insert(id.clone(), digest);
-    }
-    Ok(digests)
 }
 
 /// Runs `job` until everything has ended, its time is up, or `interrupt` fires.
@@ -280,10 +265,11 @@ impl Engine {
         self.seconds.insert(id, seconds);
         match end {
             End::Succeeded { told } => {
-                match told {
-                    true => self.told.insert(id),
-                    false => self.tell_end(id, EndState::Success, None),
-                };
+                if told {
+                    self.told.insert(id);
+                } else {
+                    self.tell_end(id, EndState::Success, None);
+                }
                 let conditions = self.scheduler.conditions(id).map(|expression| self.is_true(expression)).collect();
                 self.scheduler.handle(Event::Succeeded { sub_flow: id, conditions })
             }
@@ -308,8 +294,8 @@ impl Engine {
         condition(expression, &self.job.scope(&self.turn, &globals))
     }
 
-    /// Tells how a sub flow has ended, unless that was done; true if it was not.
-    fn tell_end(&mut self, id: SubFlowId, state: EndState, reason: Option<String>) -> bool {
+    /// Tells how a sub flow has ended.
+    fn tell_end(&mut self, id: SubFlowId, state: EndState, reason: Option<String>) {
         let seconds = self.seconds.get(&id).copied().unwrap_or_default();
         self.job.shared.tell(RunEvent::SubFlowFinished {
             sub_flow: id,
@@ -320,7 +306,7 @@ impl Engine {
             seconds,
             fingerprint: None,
         });
-        self.told.insert(id)
+        self.told.insert(id);
     }
 }
 
@@ -434,7 +420,7 @@ fn announce(job: &Job) -> RunEvent {
     let of_plan = job.plan.sub_flows().iter();
     let sub_flows = of_plan.map(|s| SubFlowInfo {
         id: s.id,
-        name: s.name().to_string(),
+        name: s.name(),
         nodes: nodes(&s.nodes),
         within: s.within,
         is_loop: s.iterate.is_some(),

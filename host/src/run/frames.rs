@@ -66,7 +66,7 @@ impl<'a> Frames<'a> {
         for (port, readers) in ports {
             let (copies, counted) = match items.get(port) {
                 Some(kept) => (readers.iter().map(|_| kept.frame()).collect(), Some(kept.rows())),
-                None => self.copies(given.remove(port).ok_or_else(|| no_output(port))?, &readers).await?,
+                None => self.copies(node, port, given.remove(port).ok_or_else(|| no_output(port))?, &readers).await?,
             };
             rows.push(PortRows { port: port.to_owned(), rows: counted });
             for ((at, edge), frame) in readers.into_iter().zip(copies) {
@@ -100,9 +100,9 @@ impl<'a> Frames<'a> {
 
     async fn checkpoint(&self, node: &NodeId, port: &str, frame: Frame) -> Result<Kept> {
         let name = format!("{}.{port}.parquet", self.turn.path.name(node.as_str()));
-        let path = self.job.checkpoints.join(&name);
+        let (path, place) = self.job.place(&name);
         let stored = artifact::store(frame, &path).await?;
-        self.tell_stored(node, port, StoredFor::Checkpoint, &name, stored.rows, stored.bytes);
+        self.tell_stored(node, port, StoredFor::Checkpoint, place, stored.rows, stored.bytes);
         let kept = Kept::File(ParquetRows::open(&path)?);
         let port = port.parse().map_err(|_| plugin_fault("bad-port", format!("`{port}` is no name of a port")))?;
         self.turn.keep(Endpoint { node: node.clone(), port }, kept.clone());
@@ -118,7 +118,7 @@ impl<'a> Frames<'a> {
                 continue;
             }
             let frame = given.remove(port).ok_or_else(|| no_output(port))?;
-            let kept = self.job.shared.hold(frame).await?;
+            let kept = self.hold(node, port, frame).await?;
             self.store_items(node, port, artifact::items_of(kept.frame()).await?).await?;
             items.insert(port.clone(), kept);
         }
@@ -150,7 +150,7 @@ impl<'a> Frames<'a> {
     /// Keeps items for a resume, unless one holds a secret: no file may.
     async fn write_items(&self, node: &NodeId, over: &str, items: Items) -> Result<()> {
         let name = format!("{}.{over}.items.ndjson", self.turn.path.name(node.as_str()));
-        let path = self.job.checkpoints.join(&name);
+        let (path, place) = self.job.place(&name);
         let (count, secrets) = (items.len() as u64, self.job.shared.secrets.redactor().clone());
         let write = move || match items.iter().any(|item| secrets.hides_in(item)) {
             true => Ok(None),
@@ -158,14 +158,13 @@ impl<'a> Frames<'a> {
         };
         let written = tokio::task::spawn_blocking(write).await;
         if let Some(bytes) = written.map_err(|lost| Error::cancelled().caused_by(lost))?? {
-            self.tell_stored(node, over, StoredFor::Items, &name, count, bytes);
+            self.tell_stored(node, over, StoredFor::Items, place, count, bytes);
         }
         Ok(())
     }
 
-    fn tell_stored(&self, node: &NodeId, port: &str, purpose: StoredFor, name: &str, rows: u64, bytes: u64) {
+    fn tell_stored(&self, node: &NodeId, port: &str, purpose: StoredFor, path: String, rows: u64, bytes: u64) {
         let (node, item, port) = (node.clone(), self.turn.path.clone(), port.to_owned());
-        let path = format!("checkpoints/{name}");
         self.job.shared.tell(RunEvent::Stored { node, item, port, purpose, path, rows, bytes });
     }
 
@@ -190,7 +189,13 @@ impl<'a> Frames<'a> {
     }
 
     /// As many frames as there are readers, and the row count if it became known.
-    async fn copies(&self, frame: Frame, readers: &[(usize, &DataEdge)]) -> Result<(Vec<Frame>, Option<u64>)> {
+    async fn copies(
+        &self,
+        node: &NodeId,
+        port: &str,
+        frame: Frame,
+        readers: &[(usize, &DataEdge)],
+    ) -> Result<(Vec<Frame>, Option<u64>)> {
         if !self.plan.is_eager() && !self.parts(readers) {
             let clones: Option<Vec<_>> = (1..readers.len()).map(|_| frame.try_clone()).collect();
             if let Some(mut clones) = clones {
@@ -198,9 +203,20 @@ impl<'a> Frames<'a> {
                 return Ok((clones, None));
             }
         }
-        let kept = self.job.shared.hold(frame).await?;
+        let kept = self.hold(node, port, frame).await?;
         let copies = readers.iter().map(|_| kept.frame()).collect();
         Ok((copies, Some(kept.rows())))
+    }
+
+    /// Keeps the rows of an output, in memory or in a file until nobody has them any more.
+    async fn hold(&self, node: &NodeId, port: &str, frame: Frame) -> Result<Kept> {
+        let kept = self.job.shared.hold(frame).await?;
+        if let Kept::File(rows) = &kept {
+            let bytes = tokio::fs::metadata(rows.path()).await.map_or(0, |file| file.len());
+            let path = rows.path().display().to_string();
+            self.tell_stored(node, port, StoredFor::Spill, path, rows.rows(), bytes);
+        }
+        Ok(kept)
     }
 
     /// Whether the rows take several ways: to several readers, or through a reader with several outputs in use. Where

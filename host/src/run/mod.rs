@@ -15,7 +15,7 @@ pub mod services;
 mod sub_flow;
 mod turn;
 
-pub use self::engine::{Job, Limits, digests, load_libraries, run};
+pub use self::engine::{Job, Limits, load_libraries, run};
 pub use self::mock::Mocks;
-pub use self::resume::{Forecast, forecast};
+pub use self::resume::{Forecast, forecast, wirings};
 pub use self::services::{LibraryServices, Observer, Store};

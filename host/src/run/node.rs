@@ -80,7 +80,7 @@ async fn open(
         temp_dir: job.temp_dir.clone(),
         wanted_globals: node.wanted_globals.iter().cloned().collect(),
     };
-    job.libraries[&node.id].open(node.module.as_str(), configs, &facts, services).await
+    job.libraries[&node.id].library.open(node.module.as_str(), configs, &facts, services).await
 }
 
 /// The configs of every module of a sub flow.

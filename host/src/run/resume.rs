@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use pype_core::catalog::ModuleKind;
-use pype_core::flow::plan::{Endpoint, PlannedNode, SubFlow, SubFlowId};
+use pype_core::flow::plan::{Endpoint, Plan, PlannedNode, SubFlow, SubFlowId};
 use pype_core::name::NodeId;
 use pype_core::run::event::StoredFor;
 use pype_core::run::fingerprint::{Fingerprint, NodeFingerprint, ResourceState};
@@ -30,7 +29,7 @@ pub(super) async fn fingerprint(
     configs: &BTreeMap<NodeId, Value>,
 ) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint {
-        wiring: wiring(job, sub_flow),
+        wiring: job.wirings[&sub_flow.id].clone(),
         item: turn.iteration.as_ref().map(|iteration| {
             let item = iteration.item.to_string();
             job.key.as_ref().map_or_else(|| digest(item.as_bytes()), |key| key.hash(&item))
@@ -53,7 +52,7 @@ pub(super) async fn with_outputs(
     for (id, made_from) in &mut before.nodes {
         if made_from.outputs.is_some() {
             let node = job.plan.node(id);
-            let now = job.libraries[id].resources(node.module.as_str(), &configs[id]).await?;
+            let now = job.libraries[id].library.resources(node.module.as_str(), &configs[id]).await?;
             made_from.outputs = now.outputs.map(|all| states(job, all));
         }
     }
@@ -64,7 +63,7 @@ async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode, configs: &Value) ->
     let resources = match job.mocks {
         // What is mocked is not asked.
         Some(_) => Resources::default(),
-        None => job.libraries[&node.id].resources(node.module.as_str(), configs).await?,
+        None => job.libraries[&node.id].library.resources(node.module.as_str(), configs).await?,
     };
     let visible = match &job.key {
         Some(key) => node::sealed_configs(job, turn, node, key)?.to_string(),
@@ -72,7 +71,7 @@ async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode, configs: &Value) ->
     };
     Ok(NodeFingerprint {
         module: node.module.to_string(),
-        library: job.digests[&node.id].clone(),
+        library: job.libraries[&node.id].digest.to_string(),
         configs: digest(visible.as_bytes()),
         inputs: resources.inputs.map(|all| states(job, all)),
         outputs: resources.outputs.map(|all| states(job, all)),
@@ -88,34 +87,40 @@ fn states(job: &Job, resources: Vec<Resource>) -> Vec<ResourceState> {
     resources.into_iter().map(state).collect()
 }
 
-/// Who feeds whom, what is kept of it, and which globals are wanted: others are not worked out.
-fn wiring(job: &Job, sub_flow: &SubFlow) -> String {
+/// Of each sub flow who feeds whom, what is kept of it, and which globals are wanted, hashed: it is the same for all
+/// items of a loop.
+#[must_use]
+pub fn wirings(plan: &Plan) -> BTreeMap<SubFlowId, String> {
+    plan.sub_flows().iter().map(|sub_flow| (sub_flow.id, wiring(plan, sub_flow))).collect()
+}
+
+fn wiring(plan: &Plan, sub_flow: &SubFlow) -> String {
     let mut hash = Sha256::new();
     for node in &sub_flow.nodes {
-        for global in &job.plan.node(node).wanted_globals {
+        for global in &plan.node(node).wanted_globals {
             hash.update(format!("{node}__{global}\n"));
         }
-        for edge in job.plan.inputs_of(node) {
+        for edge in plan.inputs_of(node) {
             hash.update(format!("{} - {}\n", edge.from, edge.to));
         }
         // All that it gives is kept, whoever reads it.
-        if job.plan.node(node).checkpoint {
+        if plan.node(node).checkpoint {
             hash.update(format!("keep {node}\n"));
         }
-        for iterate in job.plan.loops_over(node) {
+        for iterate in plan.loops_over(node) {
             hash.update(format!("items {iterate}\n"));
         }
     }
-    hex(&hash.finalize())
+    half(&hash.finalize())
 }
 
 fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    half(&Sha256::digest(bytes))
 }
 
 /// Half of a digest: it tells versions apart, and keeps nobody out.
-fn hex(digest: &[u8]) -> String {
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+fn half(digest: &[u8]) -> String {
+    hex::encode(&digest[..digest.len() / 2])
 }
 
 /// What a resume would do with a sub flow.
@@ -129,8 +134,8 @@ pub struct Forecast {
 
 /// What a resume would use again, as far as that can be told without running anything: what is in loops is compared item
 /// by item when it runs.
-pub async fn forecast(job: &Arc<Job>) -> Vec<Forecast> {
-    let turn = Arc::new(Turn::default());
+pub async fn forecast(job: &Job) -> Vec<Forecast> {
+    let turn = Turn::default();
     let mut forecasts = Vec::new();
     for sub_flow in job.plan.sub_flows().iter().filter(|one| one.iterate.is_none() && one.within.is_none()) {
         let made_from = match node::all_configs(job, &turn, sub_flow) {
@@ -153,7 +158,7 @@ pub async fn forecast(job: &Arc<Job>) -> Vec<Forecast> {
 }
 
 /// Why a sub flow must run, though an earlier session completed it; `None` if what it gave was used again.
-pub(super) fn use_again(job: &Job, turn: &Arc<Turn>, sub_flow: &SubFlow, now: &Fingerprint) -> Option<String> {
+pub(super) fn use_again(job: &Job, turn: &Turn, sub_flow: &SubFlow, now: &Fingerprint) -> Option<String> {
     let Some(before) = job.previous.completed(&sub_flow.name(), &turn.path) else {
         return Some("no earlier session completed it".to_owned());
     };

@@ -139,14 +139,14 @@ impl Desk {
         self.papers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that lies there, after a while or when somebody is in a hurry.
-    fn take(&self) -> Papers {
+    /// Takes all that lies there, after a while or when somebody is in a hurry. What is given instead is used on.
+    fn take(&self, mut emptied: Vec<u8>) -> Papers {
         let calm = |papers: &mut Papers| papers.settle.is_empty() && papers.lines.len() <= WAITING && !papers.ended;
         let waited = self.hurry.wait_timeout_while(self.papers(), LOOKS_EVERY, calm);
         let (mut papers, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let ended = papers.ended;
-        let taken = std::mem::take(&mut *papers);
-        papers.ended = ended;
+        emptied.clear();
+        let (ended, lines) = (papers.ended, std::mem::replace(&mut papers.lines, emptied));
+        let taken = Papers { lines, settle: std::mem::take(&mut papers.settle), ended };
         self.room.notify_all();
         taken
     }
@@ -168,8 +168,9 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
+        let mut written = Vec::new();
         loop {
-            let Papers { lines, settle, ended } = self.journal.desk.take();
+            let Papers { lines, settle, ended } = self.journal.desk.take(written);
             if let Err(error) = self.put_down(&lines, ended || !settle.is_empty()) {
                 // The cause is there before those who wait learn that there is one.
                 self.journal.lost.cause.get_or_init(|| error.to_string());
@@ -182,6 +183,7 @@ impl Writer {
             if ended {
                 return;
             }
+            written = lines;
         }
     }
 

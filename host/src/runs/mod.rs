@@ -8,7 +8,7 @@ mod plan;
 mod scratch;
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const SCRATCH: &str = ".scratch";
 const LOG: &str = "log.jsonl";
 const REPORT: &str = "report.html";
 /// Where a run keeps rows.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,31 @@ pub enum RunsError {
     },
 }
 
+/// Which run of a flow is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The last.
+    Last,
+    /// The one of this id.
+    Id(String),
+}
+
+impl Which {
+    fn id(&self, runs: &Path, flow: &str) -> Result<String, RunsError> {
+        match self {
+            Which::Last => last_of(runs, flow),
+            Which::Id(id) => Ok(id.clone()),
+        }
+    }
+}
+
+/// As in commands: an id, or nothing for the last.
+impl From<&str> for Which {
+    fn from(text: &str) -> Self {
+        if text.is_empty() { Which::Last } else { Which::Id(text.to_owned()) }
+    }
+}
+
 /// A run's folder, held by this process.
 pub struct RunFolder {
     /// The run's id, and the folder's name.
@@ -133,15 +158,12 @@ impl RunFolder {
         Ok(Self { id, path, _lock: lock })
     }
 
-    /// The folder of run `id`, or of the last run of `flow`, and what happened in it. A torn last line is cut off.
+    /// The folder of a run of `flow`, and what happened in it. A torn last line is cut off.
     ///
     /// # Errors
     /// There is none, its process lives, or its log is damaged.
-    pub fn resume(runs: &Path, id: Option<&str>, flow: &str) -> Result<(Self, Vec<Record>), RunsError> {
-        let id = match id {
-            Some(id) => id.to_owned(),
-            None => last_of(runs, flow)?,
-        };
+    pub fn resume(runs: &Path, which: &Which, flow: &str) -> Result<(Self, Vec<Record>), RunsError> {
+        let id = which.id(runs, flow)?;
         let path = runs.join(&id);
         if !path.join(EVENTS).is_file() {
             return Err(RunsError::NotThere { id, folder: runs.to_owned() });
@@ -197,11 +219,15 @@ impl RunFolder {
     /// It cannot be opened.
     pub fn log(&self) -> Result<File, RunsError> {
         let path = self.path.join(LOG);
-        let is_torn = fs::read(&path).is_ok_and(|text| text.last().is_some_and(|last| *last != b'\n'));
         let open = || {
-            let mut file = File::options().create(true).append(true).open(&path)?;
+            let mut file = File::options().create(true).read(true).append(true).open(&path)?;
+            let mut last = [b'\n'];
+            if file.metadata()?.len() > 0 {
+                file.seek(SeekFrom::End(-1))?;
+                file.read_exact(&mut last)?;
+            }
             // The next record is on a line of its own.
-            if is_torn {
+            if last != *b"\n" {
                 file.write_all(b"\n")?;
             }
             Ok(file)
@@ -209,14 +235,13 @@ impl RunFolder {
         open().map_err(doing("write", &path))
     }
 
-    /// Where its rows are kept.
+    /// Makes the folder where its rows are kept.
     ///
     /// # Errors
-    /// The folder cannot be made.
-    pub fn checkpoints(&self) -> Result<PathBuf, RunsError> {
+    /// It cannot be made.
+    pub fn make_checkpoints(&self) -> Result<(), RunsError> {
         let folder = self.path.join(CHECKPOINTS);
-        fs::create_dir_all(&folder).map_err(doing("make", &folder))?;
-        Ok(folder)
+        fs::create_dir_all(&folder).map_err(doing("make", &folder))
     }
 
     /// A new folder beside all runs for files that nobody needs afterwards; what killed runs have left there goes.
@@ -253,15 +278,12 @@ pub fn open(runs: &Path, id: &str) -> Result<PastRun, RunsError> {
     Ok(PastRun { id: id.to_owned(), alive: is_alive(&path), path, records })
 }
 
-/// The run `id`, or the last run of `flow`.
+/// A run of `flow`.
 ///
 /// # Errors
 /// There is none, or its log cannot be read.
-pub fn past(runs: &Path, id: Option<&str>, flow: &str) -> Result<PastRun, RunsError> {
-    match id {
-        Some(id) => open(runs, id),
-        None => open(runs, &last_of(runs, flow)?),
-    }
+pub fn past(runs: &Path, which: &Which, flow: &str) -> Result<PastRun, RunsError> {
+    open(runs, &which.id(runs, flow)?)
 }
 
 /// The ids of all runs, the oldest first.
@@ -286,15 +308,14 @@ pub fn ids(runs: &Path) -> Result<Vec<String>, RunsError> {
     Ok(found.into_iter().map(|(_, id)| id).collect())
 }
 
-/// Makes the report of the run in `folder` from its plan and its log, and gives its path.
+/// Makes the report of the run in `folder` from its log, and gives its path.
 ///
 /// # Errors
-/// One of them cannot be read, or the report not be written.
-pub fn write_report(folder: &Path) -> Result<PathBuf, RunsError> {
-    let plan = plan::read(folder)?;
+/// The log cannot be read, or the report not be written.
+pub fn write_report(folder: &Path, plan: &Plan) -> Result<PathBuf, RunsError> {
     let (records, _) = read(folder)?;
     let path = folder.join(REPORT);
-    fs::write(&path, report::html(&plan, &History::of(&records))).map_err(doing("write", &path))?;
+    fs::write(&path, report::html(plan, &History::of(&records))).map_err(doing("write", &path))?;
     Ok(path)
 }
 
@@ -358,15 +379,10 @@ fn read(path: &Path) -> Result<(Vec<Record>, u64), RunsError> {
 
 fn lock(path: &Path, id: &str) -> Result<File, RunsError> {
     let at = path.join(LOCK);
-    let file = File::options().create(true).truncate(false).write(true).open(&at).map_err(doing("lock", &at))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RunsError::Alive { id: id.to_owned() }),
-        // Without locks nobody can tell.
-        Err(TryLockError::Error(cause)) => {
-            tracing::debug!("{} has no locks: {cause}", path.display());
-            Ok(file)
-        }
+    match scratch::take(&at) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(RunsError::Alive { id: id.to_owned() }),
+        Err(source) => Err(doing("lock", &at)(source)),
     }
 }
 
@@ -407,7 +423,7 @@ mod tests {
         let id = first.id.clone();
         drop(first);
         assert!(!open(runs.path(), &id).expect("readable").alive);
-        RunFolder::resume(runs.path(), Some(&id), "load").expect("free");
+        RunFolder::resume(runs.path(), &Which::Id(id.clone()), "load").expect("free");
         remove(runs.path(), &id).expect("free");
         assert_eq!(ids(runs.path()).expect("readable"), [second.id]);
     }
@@ -419,9 +435,9 @@ mod tests {
         let ended = RunEvent::RunFinished { verdict: Verdict::Cancelled, seconds: 0.0 };
         let mut events = File::options().append(true).open(daily.path().join(EVENTS)).expect("there");
         events.write_all(log::record(1, &ended).as_bytes()).expect("written");
-        assert!(matches!(RunFolder::resume(runs.path(), None, "load"), Err(RunsError::NoneOf { .. })));
+        assert!(matches!(RunFolder::resume(runs.path(), &Which::Last, "load"), Err(RunsError::NoneOf { .. })));
         drop(daily);
-        assert!(RunFolder::resume(runs.path(), None, "load-daily").is_ok());
+        assert!(RunFolder::resume(runs.path(), &Which::Last, "load-daily").is_ok());
     }
 
     #[test]
@@ -433,7 +449,7 @@ mod tests {
         fs::write(&events, whole.clone() + "{\"at_ms\":1,\"ev").expect("writable");
         let id = run.id.clone();
         drop(run);
-        RunFolder::resume(runs.path(), Some(&id), "load").expect("a torn line is no damage");
+        RunFolder::resume(runs.path(), &Which::Id(id), "load").expect("a torn line is no damage");
         assert_eq!(fs::read_to_string(&events).expect("readable"), whole);
     }
 }

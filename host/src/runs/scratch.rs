@@ -27,19 +27,28 @@ impl Scratch {
     pub fn create(parent: &Path) -> io::Result<Self> {
         sweep(parent)?;
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-        let lock = File::create(folder.path().join(LOCK))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(io::Error::other("somebody else locked a new folder")),
-            // Without locks nobody can sweep it either.
-            Err(TryLockError::Error(cause)) => tracing::debug!("{} has no locks: {cause}", parent.display()),
-        }
+        let lock = take(&folder.path().join(LOCK))?;
+        let lock = lock.ok_or_else(|| io::Error::other("somebody else locked a new folder"))?;
         Ok(Self { folder, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// Takes the lock at `path`, until the file is closed; `None` if somebody has it. On a file system without locks
+/// everybody gets it, and nobody can sweep it either.
+pub(super) fn take(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(cause)) => {
+            tracing::debug!("there are no locks for {}: {cause}", path.display());
+            Ok(Some(file))
+        }
     }
 }
 

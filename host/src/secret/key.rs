@@ -46,7 +46,7 @@ impl Key {
     pub fn hash(&self, text: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(text.as_bytes());
-        hex(&mac.finalize().into_bytes())
+        hex::encode(mac.finalize().into_bytes())
     }
 }
 
@@ -74,17 +74,13 @@ fn make(folder: &Path, path: &Path) -> io::Result<()> {
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     // Such files are for their owner alone.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    writeln!(file, "{}", hex(&bytes))?;
+    writeln!(file, "{}", hex::encode(bytes))?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
         Ok(_) => fs::File::open(folder)?.sync_all(),
         Err(lost) if lost.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(lost) => Err(lost.error),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use super::plan::{ControlPart, DataEdge, Endpoint, Parts, Plan, PlannedNode, Sub
 use super::spec::{FlowMeta, FlowName, Join, ModuleName, NodeId, Settings, Version};
 use crate::catalog::ModuleEntry;
 use crate::diagnostic::Span;
-use crate::document::{Source, SpanMap, child};
+use crate::document::{Source, SpanMap};
+use crate::template::each_template;
 
 const DAG: &str = "pype-dag";
 const EXECUTION: &str = "pype-execution";
@@ -242,7 +243,9 @@ impl SerializedDag {
 impl SerializedNode {
     fn of(node: &PlannedNode) -> Self {
         let mut template_spans = BTreeMap::new();
-        template_places(&node.configs, "", &node.spans, &mut template_spans);
+        each_template(&node.configs, &mut |_, pointer| {
+            template_spans.extend(node.spans.value(pointer).map(|span| (pointer.to_owned(), span)));
+        });
         SerializedNode {
             id: node.id.clone(),
             name: node.module.clone(),
@@ -272,26 +275,6 @@ impl SerializedNode {
             labels: self.labels,
             join: self.join,
             checkpoint: self.checkpoint,
-        }
-    }
-}
-
-fn template_places(value: &Value, pointer: &str, spans: &SpanMap, places: &mut BTreeMap<String, Span>) {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        Value::String(text) => {
-            let span = spans.value(pointer).filter(|_| text.contains("{{") || text.contains("{%"));
-            places.extend(span.map(|span| (pointer.to_owned(), span)));
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                template_places(item, &format!("{pointer}/{index}"), spans, places);
-            }
-        }
-        Value::Object(entries) => {
-            for (key, item) in entries {
-                template_places(item, &child(pointer, key), spans, places);
-            }
         }
     }
 }

@@ -14,7 +14,7 @@ use super::plan::{ControlEdge, Parts, Plan, PlannedNode, SubFlow, SubFlowId, Tri
 use crate::label::{Rule, TextError};
 use crate::name::NodeId;
 use crate::suggest::{nearest, quoted_list};
-use crate::template::{References, split_global};
+use crate::template::{References, each_template, split_global};
 
 /// Which sub flows are meant.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -350,7 +350,7 @@ fn reads(plan: &Plan, keeps: impl Fn(&NodeId) -> bool) -> Vec<Read> {
     let mut all = Vec::new();
     for node in plan.nodes().iter().filter(|node| keeps(&node.id)) {
         let mut globals = BTreeSet::new();
-        templates(&node.configs, &mut |text| {
+        each_template(&node.configs, &mut |text, _| {
             // A malformed template was refused when the flow was loaded.
             globals.extend(References::of_text(text).into_iter().flat_map(|references| references.globals));
         });
@@ -362,17 +362,6 @@ fn reads(plan: &Plan, keeps: impl Fn(&NodeId) -> bool) -> Vec<Read> {
         all.extend(globals.filter_map(|global| read(&edge.from, &global, true)));
     }
     all
-}
-
-/// Calls `on` for every text that may be a template.
-fn templates(value: &Value, on: &mut dyn FnMut(&str)) {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        Value::String(text) if text.contains("{{") || text.contains("{%") => on(text),
-        Value::String(_) => {}
-        Value::Array(items) => items.iter().for_each(|item| templates(item, on)),
-        Value::Object(entries) => entries.values().for_each(|item| templates(item, on)),
-    }
 }
 
 impl Read {

@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, escape_formatter};
 
 use super::plain::{check_config, check_text, guard_filters};
+use super::texts::is_template;
 
 /// How many steps of the engine one leaf may take: enough for a loop over tens of thousands of items.
 pub(super) const MAX_STEPS: u64 = 100_000;
@@ -25,7 +26,7 @@ pub(super) enum Leaf<'a> {
 impl<'a> Leaf<'a> {
     /// The template in a text; `None` if there is none, and the text stands for itself.
     pub(super) fn of(text: &'a str) -> Option<Leaf<'a>> {
-        if !text.contains("{{") && !text.contains("{%") {
+        if !is_template(text) {
             return None;
         }
         let sole = sole_expression(text).filter(|inner| ENVIRONMENT.compile_expression_owned(*inner).is_ok());

@@ -30,7 +30,7 @@ impl Iteration {
 
 /// How many loops a dotted name asks for, without `iter.` before it: `item` for one, `outer.item` for two. `None` if
 /// it is no name of a loop.
-pub(super) fn depth(name: &str) -> Option<usize> {
+pub(crate) fn depth(name: &str) -> Option<usize> {
     let (first, rest) = name.split_once('.').map_or((name, None), |(first, rest)| (first, Some(rest)));
     match first {
         "item" => Some(1),

@@ -22,6 +22,7 @@ mod plain;
 mod references;
 mod render;
 mod secret;
+mod texts;
 mod walk;
 
 pub use condition::condition;
@@ -35,4 +36,6 @@ pub use secret::{SecretUse, secrets};
 pub(crate) use condition::check_condition;
 pub(crate) use context::offset_of;
 pub(crate) use globals::split_global;
+pub(crate) use iteration::depth;
 pub(crate) use references::{expression_error, name_span};
+pub(crate) use texts::each_template;

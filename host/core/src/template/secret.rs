@@ -9,8 +9,9 @@ use minijinja::value::{Object, ObjectRepr};
 
 use super::engine::{Leaf, is_lenient};
 use super::references::{References, name_span};
+use super::texts::each_template;
 use crate::diagnostic::Span;
-use crate::document::{Source, SpanMap, child};
+use crate::document::{Source, SpanMap};
 
 /// A template names a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct SecretUse {
 #[must_use]
 pub fn secrets(value: &serde_json::Value, spans: &SpanMap, source: &Source) -> Vec<SecretUse> {
     let mut uses = Vec::new();
-    collect(value, "", &mut |text, pointer| {
+    each_template(value, &mut |text, pointer| {
         // A malformed template is refused where it is filled in.
         let references = Leaf::of(text).and_then(|leaf| References::of(leaf).ok()).unwrap_or_default();
         uses.extend(references.secret.into_iter().map(|name| SecretUse {
@@ -37,19 +38,6 @@ pub fn secrets(value: &serde_json::Value, spans: &SpanMap, source: &Source) -> V
         }));
     });
     uses
-}
-
-fn collect(value: &serde_json::Value, pointer: &str, on: &mut dyn FnMut(&str, &str)) {
-    match value {
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
-        serde_json::Value::String(text) => on(text, pointer),
-        serde_json::Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| collect(item, &format!("{pointer}/{index}"), on));
-        }
-        serde_json::Value::Object(entries) => {
-            entries.iter().for_each(|(key, item)| collect(item, &child(pointer, key), on));
-        }
-    }
 }
 
 /// The secrets that one template names, as a template reaches into them.

@@ -4,7 +4,7 @@ use super::Plan;
 use crate::diagnostic::{Diagnostics, Span};
 use crate::document::Source;
 use crate::flow::spec::{Condition, Flow, NodeId};
-use crate::template::{References, name_span};
+use crate::template::{References, depth, name_span};
 
 /// A template or a condition asks for the item of a loop.
 pub(super) struct Use {
@@ -67,7 +67,8 @@ pub(super) fn check(plan: &Plan, uses: &[Use], source: &Source, found: &mut Diag
     for Use { by, name, span } in uses {
         let Some(sub_flow) = plan.sub_flow_of(by) else { continue };
         let around = plan.loops_around(sub_flow.id).count();
-        let needed = 1 + name.split('.').take_while(|part| *part == "outer").count();
+        // A name of no loop was refused when the flow was loaded.
+        let needed = depth(name).unwrap_or(0);
         if around < needed {
             let message = match around {
                 0 => format!("`{by}` runs in no loop, so there is no `iter.{name}`"),
