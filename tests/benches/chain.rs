@@ -8,9 +8,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
+use pype::loader::Loader;
+use pype::observe::log;
+use pype::run::LibraryServices;
+use pype_plugin::Iteration;
+use pype_plugin::host::{LibraryFacts, NodeFacts, adopt_runtime};
 use pype_tests::{Sandbox, plugin};
+use serde_json::json;
+use tokio::runtime::Runtime;
 
 const NODES: u32 = 10_000;
 /// The peers take a hundred times as long a node.
@@ -90,7 +98,30 @@ fn main() {
         let one = print(&format!("{name}, chain"), rounds, PEER_NODES);
         println!("  {name} ÷ pype: {:.0}", one / chain);
     }
-    print("pype, loop of one solo", &loops, ITEMS);
+    let item = print("pype, loop of one solo", &loops, ITEMS);
+    let itself = work_itself();
+    println!("  the solo itself, opened, run and closed: {itself:.1}; the loop adds {:.1}", item - itself);
+}
+
+/// What the host cannot save: us to open, run and close the solo of the loop.
+fn work_itself() -> f64 {
+    let runtime = Runtime::new().expect("a runtime");
+    adopt_runtime(runtime.handle().clone());
+    let (log, _writer) = log::start(log::Filter::default(), log::Format::Text, |_| {});
+    let services = Arc::new(LibraryServices::new(log));
+    let loader = Loader::new(services.clone(), LibraryFacts::default()).expect("a cache");
+    let library = loader.load(&plugin("bench"), None).expect("the library loads").library;
+    let start = Instant::now();
+    runtime.block_on(async {
+        for index in 0..u64::from(ITEMS) {
+            let iteration = Iteration { item: json!({ "n": index }), index };
+            let facts = NodeFacts { iteration: Some(iteration), ..NodeFacts::default() };
+            let solo = library.open("noop_solo", &json!({}), &facts, services.clone()).await.expect("it opens");
+            solo.run(Vec::new()).await.expect("it runs");
+            solo.close().await.expect("it closes");
+        }
+    });
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(ITEMS)
 }
 
 fn print(what: &str, rounds: &[Took], count: u32) -> f64 {

@@ -119,13 +119,12 @@ fn begin<T: 'static, O: Clone + Send + 'static>(
 ) -> Task<T> {
     let guarded = Guarded { services, future: ManuallyDrop::new(future), ended: false, owner: None };
     let mut guarded = Box::pin(guarded);
-    match guarded.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
-        Poll::Ready(result) => Task::Done(result),
-        Poll::Pending => {
-            guarded.as_mut().keep(owner.clone());
-            Task::Later(guarded.into_ffi())
-        }
-    }
+    let mut done = None;
+    guarded.as_mut().step(&mut TaskContext::from_waker(Waker::noop()), |result| done = Some(Task::Done(result)));
+    done.unwrap_or_else(|| {
+        guarded.as_mut().keep(owner.clone());
+        Task::Later(guarded.into_ffi())
+    })
 }
 
 /// The drop function of a [`Handle`](crate::abi::Handle).
@@ -196,26 +195,38 @@ impl<F, O> Guarded<F, O> {
         // SAFETY: the owner is not pinned.
         unsafe { self.get_unchecked_mut() }.owner = Some(owner);
     }
+
+    /// Polls, and gives the result to `done` if there is one. It is put where it belongs at once: a result is moved in
+    /// pieces of another size than it was written in, for which a processor has to wait.
+    #[inline]
+    fn step<T>(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, mut done: impl FnMut(RResult<T, ErrorBytes>))
+    where
+        F: Future<Output = Result<T>>,
+    {
+        // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
+        let Self { services, future, ended, .. } = unsafe { self.get_unchecked_mut() };
+        let polled = contain_for(*services, || {
+            // SAFETY: as above.
+            if let Poll::Ready(result) = unsafe { Pin::new_unchecked(&mut **future) }.poll(cx) {
+                *ended = true;
+                // SAFETY: dropped once: `ended` says so to the destructor. A future that is ready is not polled again.
+                unsafe { ManuallyDrop::drop(future) };
+                done(crossing(result));
+            }
+        });
+        if let Err(panic) = polled {
+            done(RResult::RErr(panicked(panic).to_json()));
+        }
+    }
 }
 
 impl<T, F: Future<Output = Result<T>>, O> Future for Guarded<F, O> {
     type Output = RResult<T, ErrorBytes>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
-        let Self { services, future, ended, .. } = unsafe { self.get_unchecked_mut() };
-        let polled = contain_for(*services, || {
-            // SAFETY: as above.
-            let polled = unsafe { Pin::new_unchecked(&mut **future) }.poll(cx);
-            if polled.is_ready() {
-                *ended = true;
-                // SAFETY: dropped once: `ended` says so to the destructor. A future that is ready is not polled again.
-                unsafe { ManuallyDrop::drop(future) };
-            }
-            polled.map(crossing)
-        });
-        polled.unwrap_or_else(|panic| Poll::Ready(RResult::RErr(panicked(panic).to_json())))
+        let mut done = Poll::Pending;
+        self.step(cx, |result| done = Poll::Ready(result));
+        done
     }
 }
 
