@@ -107,6 +107,7 @@ pub struct ParquetRows {
     schema: Arc<Schema>,
     /// Of each row group, the first row and how many there are.
     groups: Arc<[(usize, usize)]>,
+    bytes: u64,
     at: usize,
     // A file that nobody else knows goes with the last who reads it.
     _guard: Option<Arc<TempPath>>,
@@ -119,7 +120,9 @@ impl ParquetRows {
     /// It is not there, or no Parquet file.
     pub fn open(path: &Path) -> Result<Self> {
         let read = || -> PolarsResult<Self> {
-            let mut reader = ParquetReader::new(File::open(path)?);
+            let file = File::open(path)?;
+            let bytes = file.metadata()?.len();
+            let mut reader = ParquetReader::new(file);
             let schema = Schema::from_arrow_schema(&*reader.schema()?);
             let mut first = 0;
             let groups = reader.get_metadata()?.row_groups.iter().map(|group| {
@@ -128,7 +131,7 @@ impl ParquetRows {
                 (first - rows, rows)
             });
             let groups = groups.collect();
-            Ok(Self { path: Arc::new(path.to_owned()), schema: Arc::new(schema), groups, at: 0, _guard: None })
+            Ok(Self { path: Arc::new(path.to_owned()), schema: Arc::new(schema), groups, bytes, at: 0, _guard: None })
         };
         read().map_err(|cause| io("read", path, cause))
     }
@@ -136,6 +139,11 @@ impl ParquetRows {
     /// How many there are.
     pub fn rows(&self) -> u64 {
         self.groups.last().map_or(0, |(first, rows)| (first + rows) as u64)
+    }
+
+    /// The size of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Where they are.
@@ -163,6 +171,7 @@ impl Clone for ParquetRows {
             path: self.path.clone(),
             schema: self.schema.clone(),
             groups: self.groups.clone(),
+            bytes: self.bytes,
             at: 0,
             _guard: self._guard.clone(),
         }

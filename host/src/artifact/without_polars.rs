@@ -64,6 +64,11 @@ impl ParquetRows {
         match self.0 {}
     }
 
+    /// The size of the file.
+    pub fn bytes(&self) -> u64 {
+        match self.0 {}
+    }
+
     /// Where they are.
     pub fn path(&self) -> &Path {
         match self.0 {}

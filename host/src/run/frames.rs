@@ -212,9 +212,8 @@ impl<'a> Frames<'a> {
     async fn hold(&self, node: &NodeId, port: &str, frame: Frame) -> Result<Kept> {
         let kept = self.job.shared.hold(frame).await?;
         if let Kept::File(rows) = &kept {
-            let bytes = tokio::fs::metadata(rows.path()).await.map_or(0, |file| file.len());
             let path = rows.path().display().to_string();
-            self.tell_stored(node, port, StoredFor::Spill, path, rows.rows(), bytes);
+            self.tell_stored(node, port, StoredFor::Spill, path, rows.rows(), rows.bytes());
         }
         Ok(kept)
     }
