@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use super::seat::Seat;
 use crate::abi::{ErrorBytes, FutureExt, RResult, Services, Task};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -118,7 +119,7 @@ fn begin<T: 'static, O: Clone + Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Task<T> {
     let guarded = Guarded { services, future: ManuallyDrop::new(future), ended: false, owner: None };
-    let mut guarded = Box::pin(guarded);
+    let mut guarded = Seat::new(guarded);
     let mut done = None;
     guarded.as_mut().step(&mut TaskContext::from_waker(Waker::noop()), |result| done = Some(Task::Done(result)));
     done.unwrap_or_else(|| {

@@ -6,6 +6,7 @@
 pub(crate) mod export;
 pub(crate) mod guard;
 pub(crate) mod instance;
+mod seat;
 pub(crate) mod slot;
 
 pub(crate) use guard::{blocking, contain, contain_service, crossing, node_task, release, task};

@@ -1,0 +1,150 @@
+//! Where the future of a call is polled.
+//!
+//! A future may not be moved once it was polled, so it needs a place in memory of its own, though most are ready at once and
+//! would not: getting and giving back such a place costs more than the call. So each thread keeps the last one for its next
+//! call.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+/// What fits in here is kept.
+const KEPT: Layout = match Layout::from_size_align(256, 16) {
+    Ok(layout) => layout,
+    Err(_) => panic!("16 is a power of two"),
+};
+
+/// A pinned value, as in a box.
+pub(super) struct Seat<T>(NonNull<T>);
+
+// SAFETY: it owns its value, as a box does.
+unsafe impl<T: Send> Send for Seat<T> {}
+
+impl<T> Seat<T> {
+    pub(super) fn new(value: T) -> Self {
+        let place = take(layout::<T>()).cast::<T>();
+        // SAFETY: the place is as large as a `T` and aligned for it, and nobody else has it.
+        unsafe { place.write(value) };
+        Self(place)
+    }
+
+    pub(super) fn as_mut(&mut self) -> Pin<&mut T> {
+        // SAFETY: the value stays where it is until it is dropped there.
+        unsafe { Pin::new_unchecked(self.0.as_mut()) }
+    }
+}
+
+impl<F: Future> Future for Seat<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.get_mut().as_mut().poll(cx)
+    }
+}
+
+impl<T> Drop for Seat<T> {
+    fn drop(&mut self) {
+        let place = Vacated { place: self.0.cast(), layout: layout::<T>() };
+        // SAFETY: the value is dropped once, here; its place is given back after it, also when it panics.
+        unsafe { self.0.drop_in_place() };
+        drop(place);
+    }
+}
+
+/// A place whose value is gone.
+struct Vacated {
+    place: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Drop for Vacated {
+    fn drop(&mut self) {
+        let Self { place, layout } = *self;
+        // A thread that is about to end keeps nothing.
+        if layout == KEPT && SPARE.try_with(|spare| spare.keep(place)).unwrap_or(false) {
+            return;
+        }
+        // SAFETY: it was allocated with this layout, and nobody has it any more.
+        unsafe { dealloc(place.as_ptr(), layout) };
+    }
+}
+
+/// The place that a thread keeps.
+struct Spare(Cell<Option<NonNull<u8>>>);
+
+thread_local! {
+    static SPARE: Spare = const { Spare(Cell::new(None)) };
+}
+
+impl Spare {
+    /// Whether there was room for it.
+    fn keep(&self, place: NonNull<u8>) -> bool {
+        let room = self.0.get().is_none();
+        if room {
+            self.0.set(Some(place));
+        }
+        room
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some(place) = self.0.take() {
+            drop(Vacated { place, layout: KEPT });
+        }
+    }
+}
+
+fn layout<T>() -> Layout {
+    let layout = Layout::new::<T>();
+    if layout.size() <= KEPT.size() && layout.align() <= KEPT.align() { KEPT } else { layout }
+}
+
+fn take(layout: Layout) -> NonNull<u8> {
+    if layout == KEPT
+        && let Some(place) = SPARE.try_with(|spare| spare.0.take()).ok().flatten()
+    {
+        return place;
+    }
+    // SAFETY: its size is not zero: what is small gets as much as all that is kept.
+    NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// Panics when it is dropped.
+    struct Sore<T>(Rc<()>, T);
+
+    impl<T> Drop for Sore<T> {
+        fn drop(&mut self) {
+            assert_eq!(Rc::strong_count(&self.0), 1, "told to panic");
+        }
+    }
+
+    #[test]
+    fn places_are_used_again_one_at_a_time_and_after_a_panic_too() {
+        let place = |seat: &mut Seat<u64>| std::ptr::from_mut(seat.as_mut().get_mut()).addr();
+        let mut first = Seat::new(1_u64);
+        let mut second = Seat::new(2_u64);
+        let at = place(&mut first);
+        assert_ne!(at, place(&mut second));
+        drop(first);
+        drop(second);
+        let count = Rc::new(());
+        let sore = Seat::new(Sore(count.clone(), ()));
+        assert_eq!(sore.0.addr().get(), at);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(sore))).is_err());
+        assert_eq!(place(&mut Seat::new(3_u64)), at);
+        let large = Seat::new(Sore(count.clone(), [0_u8; 1000]));
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(large))).is_err());
+        assert_eq!(Rc::strong_count(&count), 1, "what a value holds is dropped though the value panics");
+    }
+}
