@@ -83,6 +83,12 @@ impl Context {
         &self.inner.facts.temp_dir
     }
 
+    /// Where relative paths start that stand inside other texts of the configs, such as URLs: the folder of the document.
+    /// What the schema calls a path is absolute already.
+    pub fn folder(&self) -> &Path {
+        &self.inner.facts.folder
+    }
+
     /// Whether somebody reads this global, so that working it out is worth it.
     pub fn wants_global(&self, name: &str) -> bool {
         self.inner.facts.wanted_globals.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a module does, which decides where it may stand in a flow.
+/// What a module does, which decides where it may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -16,6 +16,10 @@ pub enum Kind {
     Sink,
     /// Works without data.
     Solo,
+    /// A stage of a pipeline.
+    Execute,
+    /// A queue, which takes the rest of a pipeline.
+    Dispatch,
 }
 
 /// A library and its modules.
@@ -53,6 +57,9 @@ pub struct ModuleDescriptor {
     /// Lists it may announce, for iterations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lists: Vec<String>,
+    /// Whether one run of a pipeline at a time may use it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// Notable packages it is built on.
     pub packages: Vec<String>,
     /// The JSON Schema of its configs.

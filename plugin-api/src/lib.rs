@@ -68,6 +68,7 @@ mod glue;
 pub mod host;
 mod logging;
 mod module;
+mod pipeline;
 mod resource;
 mod runtime;
 pub mod testing;
@@ -77,6 +78,7 @@ pub use context::{Artifact, CancelToken, Context, Iteration, Progress};
 pub use error::{Error, ErrorKind, Result};
 pub use frame::*;
 pub use module::{Commit, Inputs, Mod, Outputs, Sink, Solo, Source};
+pub use pipeline::{Bytes, ContextStore, Dispatch, Execute, Field, Next, PipelineContext, Rerun, RunFacts, queue};
 pub use resource::{Resource, Resources};
 
 #[doc(hidden)]
@@ -89,10 +91,11 @@ pub mod __private {
 pub mod prelude {
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
+    pub use serde_json::Value;
 
     pub use crate::{
-        Commit, Context, Error, ErrorKind, Frame, Inputs, Mod, Outputs, Resource, Result, Sink, Solo, Source,
-        export_plugin,
+        Bytes, Commit, Context, Dispatch, Error, ErrorKind, Execute, Frame, Inputs, Mod, Next, Outputs,
+        PipelineContext, Resource, Result, Sink, Solo, Source, export_plugin,
     };
 }
 
@@ -138,5 +141,11 @@ macro_rules! __export_as {
     };
     (solos, $module:ty) => {
         $crate::__private::ModuleExport::solo::<$module>()
+    };
+    (executes, $module:ty) => {
+        $crate::__private::ModuleExport::execute::<$module>()
+    };
+    (dispatches, $module:ty) => {
+        $crate::__private::ModuleExport::dispatch::<$module>()
     };
 }

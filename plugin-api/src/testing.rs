@@ -15,6 +15,9 @@
 //! assert_eq!(done.globals["answer"], 42);
 //! ```
 
+mod chaos;
+mod pipeline;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::future::Future;
@@ -32,6 +35,9 @@ use crate::host::{HostServices, Instance, NodeFacts, json, resources_of};
 use crate::module::{Commit, Mod, Sink, Solo, Source};
 use crate::resource::Resources;
 use crate::{glue, logging, runtime};
+
+pub use self::chaos::Chaos;
+pub use self::pipeline::{Fields, StageDone, StageTest, queue, stage};
 
 /// A test of a source with these configs.
 pub fn source<M: Source>(config: Value) -> Test {

@@ -10,6 +10,9 @@
 //! 6. [`run::scheduler`] decides, event by event, which sub flow runs next.
 //! 7. [`run::history`] reads in the event log what became of it; [`graph`] draws that, [`report`] tells it.
 //!
+//! The other kind of document is a [`pipeline`]: a chain of stages around a context, of which a part may run in the
+//! background. It is read and planned there.
+//!
 //! [`template`] fills `{{ … }}` into configs, at load as far as the names are known and at run for
 //! the rest. [`label`] has the rules by which modules, and rows, are selected. [`diagnostic`] is what every room reports
 //! with.
@@ -23,10 +26,12 @@ pub mod catalog;
 pub mod diagnostic;
 pub mod document;
 pub mod flow;
+mod form;
 pub mod graph;
 pub mod human;
 pub mod label;
 pub mod name;
+pub mod pipeline;
 pub mod report;
 pub mod run;
 pub mod template;

@@ -115,6 +115,30 @@ name!(
     "a letter, then letters, digits, `_` and `-`, 128 at most"
 );
 name!(
+    /// The name of a pipeline: `upload`.
+    PipelineName,
+    "pipeline name",
+    |text| text.len() <= 128 && starts_with_letter(text, |c| c == '_' || c == '-'),
+    "^[a-zA-Z][a-zA-Z0-9_-]{0,127}$",
+    "a letter, then letters, digits, `_` and `-`, 128 at most"
+);
+name!(
+    /// A field of a pipeline's context: `file_path`.
+    FieldName,
+    "field name",
+    |text| text.len() <= 64 && starts_with_letter(text, |c| c == '_'),
+    "^[a-zA-Z][a-zA-Z0-9_]{0,63}$",
+    "a letter, then letters, digits and `_`, 64 at most"
+);
+name!(
+    /// The version of a context: `1.0`, `2025-01`. Versions are the same or not; which is the later, migrations say.
+    ContextVersion,
+    "context version",
+    |text| text.len() <= 32 && starts_with(text, |c| c.is_ascii_alphanumeric(), |c| "._-".contains(c)),
+    "^[a-zA-Z0-9][a-zA-Z0-9._-]{0,31}$",
+    "a letter or digit, then letters, digits, `.`, `_` and `-`, 32 at most, such as `\"1.0\"`"
+);
+name!(
     /// A version of three numbers: `1.0.0`.
     Version,
     "version",
@@ -135,8 +159,13 @@ name!(
 );
 
 fn starts_with_letter(text: &str, also: impl Fn(char) -> bool) -> bool {
+    starts_with(text, |first| first.is_ascii_alphabetic(), also)
+}
+
+/// A first character of a kind, then letters, digits, and some others.
+fn starts_with(text: &str, first: impl Fn(char) -> bool, also: impl Fn(char) -> bool) -> bool {
     let mut chars = text.chars();
-    chars.next().is_some_and(|first| first.is_ascii_alphabetic()) && chars.all(|c| c.is_ascii_alphanumeric() || also(c))
+    chars.next().is_some_and(first) && chars.all(|c| c.is_ascii_alphanumeric() || also(c))
 }
 
 fn is_number(text: &str) -> bool {

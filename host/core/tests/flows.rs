@@ -8,21 +8,20 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pype_core::diagnostic::{Diagnostic, Diagnostics, Severity};
+use pype_core::diagnostic::Diagnostics;
 use pype_core::document::Source;
 use pype_core::flow::dag::{from_artifacts, to_artifacts};
 use pype_core::flow::load_and_plan;
 use pype_core::flow::plan::Plan;
-use pype_core::template::Context;
 use serde_json::json;
 
-use common::{catalog, folder};
+use common::{catalog, context, folder, rendered, yaml_files};
 
 #[test]
 fn every_case_gives_its_findings() {
     let mut wrong = Vec::new();
     let mut cases = 0;
-    for path in cases_in(&folder().join("flows")) {
+    for path in yaml_files(&folder().join("flows")) {
         cases += 1;
         let case = Case::read(&path);
         case.check(&mut wrong);
@@ -87,32 +86,4 @@ impl Case {
             wrong.push(format!("=== {}\n--- expected\n{expected}--- found\n{text}", path.display()));
         }
     }
-}
-
-fn rendered(found: &Diagnostics) -> String {
-    found.iter().map(one).collect()
-}
-
-fn one(found: &Diagnostic) -> String {
-    let place = found.span.map_or(String::new(), |span| format!("{}:{}:", span.start.line, span.start.column));
-    let severity = match found.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    };
-    let help = found.help.as_ref().map_or(String::new(), |help| format!("  help: {help}\n"));
-    format!("{}:{place} {severity}[{}]: {}\n{help}", found.file.display(), found.code, found.message)
-}
-
-fn cases_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("the folder of cases can be read");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry can be read").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-    paths.sort();
-    paths
-}
-
-fn context() -> Context {
-    let path = folder().join("context.json");
-    let text = fs::read_to_string(&path).expect("the context can be read");
-    Context::from_json(&Source::new(path, text)).expect("the context is one")
 }

@@ -14,10 +14,9 @@ use pype_core::document::{Source, parse};
 use pype_core::flow::load::load;
 use pype_core::flow::schema::{schema, schema_with};
 use pype_core::name::{Date, FlowName, NodeId, Version};
-use pype_core::template::Context;
 use serde_json::{Value, json};
 
-use common::{catalog, folder};
+use common::{catalog, context, folder, places, yaml_files};
 
 static PLAIN: LazyLock<Validator> = LazyLock::new(|| validator(&schema()));
 static WITH_MODULES: LazyLock<Validator> = LazyLock::new(|| validator(&schema_with(catalog())));
@@ -29,14 +28,6 @@ fn validator(schema: &Value) -> Validator {
 fn document(path: &Path) -> Value {
     let source = Source::new(path, fs::read_to_string(path).expect("a flow can be read"));
     parse(&source).unwrap_or_else(|found| panic!("{found}")).value.to_json()
-}
-
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder can be read");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-    paths.sort();
-    paths
 }
 
 fn good() -> Vec<PathBuf> {
@@ -69,13 +60,16 @@ fn the_examples_of_the_repository_fit_the_bundled_modules() {
     let text = fs::read_to_string(&registry).expect("the registry is committed");
     let (bundled, problems) = pype_core::catalog::parse_registry(&registry, &text);
     assert_eq!(problems, []);
-    let schema = validator(&schema_with(&bundled));
+    let flow_schema = validator(&schema_with(&bundled));
+    let pipeline_schema = validator(&pype_core::pipeline::schema_with(&bundled));
     let folders = fs::read_dir(root.join("flows")).expect("there are examples");
     let mut examples: Vec<PathBuf> = folders.flat_map(|folder| yaml_files(&folder.expect("an entry").path())).collect();
     examples.retain(|path| !path.to_string_lossy().ends_with(".test.yaml"));
     assert!(!examples.is_empty());
     for path in examples {
-        takes(&schema, &document(&path), &path.display().to_string());
+        let document = document(&path);
+        let schema = if document.get("pipeline").is_some() { &pipeline_schema } else { &flow_schema };
+        takes(schema, &document, &path.display().to_string());
     }
 }
 
@@ -97,12 +91,6 @@ const SHAPE: [&str; 12] = [
 
 fn loaded(document: &Value, catalog: &Catalog) -> Diagnostics {
     load(&Source::new("flow.yaml", document.to_string()), catalog, &context()).1
-}
-
-fn context() -> Context {
-    let path = folder().join("context.json");
-    let text = fs::read_to_string(&path).expect("the context can be read");
-    Context::from_json(&Source::new(path, text)).expect("the context is one")
 }
 
 /// Does loading refuse it for its shape, and does the schema? Both must say the same.
@@ -154,18 +142,6 @@ fn full() -> Value {
         ],
         "connections": {"data": ["in.data - out.input"], "control": ["out (1|ok) last"]}
     })
-}
-
-/// The JSON pointers of all values.
-fn places(value: &Value, pointer: &str, all: &mut Vec<String>) {
-    all.push(pointer.to_owned());
-    match value {
-        Value::Object(entries) => entries.iter().for_each(|(key, one)| places(one, &format!("{pointer}/{key}"), all)),
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, one)| places(one, &format!("{pointer}/{index}"), all));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }
 
 #[test]

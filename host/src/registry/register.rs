@@ -234,6 +234,8 @@ fn kind(kind: Kind) -> Option<ModuleKind> {
         Kind::Mod => ModuleKind::Mod,
         Kind::Sink => ModuleKind::Sink,
         Kind::Solo => ModuleKind::Solo,
+        Kind::Execute => ModuleKind::Execute,
+        Kind::Dispatch => ModuleKind::Dispatch,
         // The enum of the plugin API may grow.
         _ => return None,
     })

@@ -63,12 +63,9 @@ async fn open(
     cancel: &CancellationToken,
 ) -> Result<Instance> {
     let services = Arc::new(NodeServices {
-        shared: job.shared.clone(),
+        job: job.clone(),
         turn: turn.clone(),
         node: node.id.clone(),
-        module: node.module.to_string(),
-        declared_globals: node.entry.globals.clone(),
-        declared_lists: node.entry.lists.clone(),
         cancel: cancel.clone(),
         last_progress_ms: AtomicU64::new(0),
     });
@@ -78,6 +75,7 @@ async fn open(
         eager: job.plan.settings.execution_mode == ExecutionMode::Eager,
         threads: job.limits.blocking_threads,
         temp_dir: job.temp_dir.clone(),
+        folder: job.folder.clone(),
         wanted_globals: node.wanted_globals.iter().cloned().collect(),
     };
     job.libraries[&node.id].library.open(node.module.as_str(), configs, &facts, services).await

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use pype_core::flow::plan::PlannedNode;
 use pype_core::name::NodeId;
 use pype_core::run::event::RunEvent;
 use pype_plugin::host::HostServices;
@@ -14,6 +15,7 @@ use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::engine::Job;
 use super::turn::Turn;
 use crate::artifact::{Kept, Policy};
 use crate::observe::log::{Level, Log, Record};
@@ -114,21 +116,22 @@ impl Shared {
 
 /// The services of one node.
 pub(super) struct NodeServices {
-    pub(super) shared: Arc<Shared>,
+    pub(super) job: Arc<Job>,
     pub(super) turn: Arc<Turn>,
     pub(super) node: NodeId,
-    pub(super) module: String,
-    pub(super) declared_globals: Vec<String>,
-    pub(super) declared_lists: Vec<String>,
     pub(super) cancel: CancellationToken,
     pub(super) last_progress_ms: AtomicU64,
 }
 
 impl NodeServices {
+    fn planned(&self) -> &PlannedNode {
+        self.job.plan.node(&self.node)
+    }
+
     fn declared(&self, name: &str) -> Result<&str> {
-        let found = self.declared_globals.iter().find(|declared| declared.eq_ignore_ascii_case(name));
+        let found = self.planned().entry.globals.iter().find(|declared| declared.eq_ignore_ascii_case(name));
         found.map(String::as_str).ok_or_else(|| {
-            let message = format!("the module `{}` does not declare the global `{name}`", self.module);
+            let message = format!("the module `{}` does not declare the global `{name}`", self.planned().module);
             Error::new(ErrorKind::Internal, "undeclared-global", message).hint("this is a fault in the plugin")
         })
     }
@@ -136,12 +139,12 @@ impl NodeServices {
 
 impl HostServices for NodeServices {
     fn log_enabled(&self, level: u8, target: &str) -> bool {
-        self.shared.log.keeps(Level::from_number(level), target)
+        self.job.shared.log.keeps(Level::from_number(level), target)
     }
 
     fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
         let mut all = Map::new();
-        all.insert("module".to_owned(), self.module.as_str().into());
+        all.insert("module".to_owned(), self.planned().module.as_str().into());
         all.insert("node".to_owned(), self.node.as_str().into());
         if !self.turn.path.is_outside() {
             all.insert("item".to_owned(), self.turn.path.to_string().into());
@@ -149,7 +152,7 @@ impl HostServices for NodeServices {
         // Whose record it is, is for the host to say.
         let ours = ["module", "node", "item"];
         all.extend(fields_of(fields).into_iter().filter(|(name, _)| !ours.contains(&name.as_str())));
-        self.shared.log.write(Record::now(Level::from_number(level), target, message, all));
+        self.job.shared.log.write(Record::now(Level::from_number(level), target, message, all));
     }
 
     fn set_global(&self, name: &str, value: Value) -> Result<()> {
@@ -163,7 +166,7 @@ impl HostServices for NodeServices {
             .set_global(&self.node, declared, value.clone())
             .map_err(|twice| Error::new(ErrorKind::Internal, "global-set-twice", twice.to_string()))?;
         let (node, item) = (self.node.clone(), self.turn.path.clone());
-        self.shared.tell(RunEvent::Global { node, item, name: declared.to_owned(), value, masked: false });
+        self.job.shared.tell(RunEvent::Global { node, item, name: declared.to_owned(), value, masked: false });
         Ok(())
     }
 
@@ -173,8 +176,8 @@ impl HostServices for NodeServices {
     }
 
     fn set_list(&self, name: &str, items: Vec<Value>) -> Result<()> {
-        if !self.declared_lists.iter().any(|declared| declared == name) {
-            let message = format!("the module `{}` does not declare the list `{name}`", self.module);
+        if !self.planned().entry.lists.iter().any(|declared| declared == name) {
+            let message = format!("the module `{}` does not declare the list `{name}`", self.planned().module);
             let error = Error::new(ErrorKind::Internal, "undeclared-list", message);
             return Err(error.hint("this is a fault in the plugin"));
         }
@@ -188,13 +191,13 @@ impl HostServices for NodeServices {
     }
 
     fn progress(&self, rows: u64, bytes: u64) {
-        let now = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.job.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let last = self.last_progress_ms.load(Ordering::Relaxed);
         let due = now >= last + PROGRESS_EVERY_MS;
         let ours = || self.last_progress_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if due && ours() {
             let (node, item) = (self.node.clone(), self.turn.path.clone());
-            self.shared.tell(RunEvent::NodeProgress { node, item, rows, bytes });
+            self.job.shared.tell(RunEvent::NodeProgress { node, item, rows, bytes });
         }
     }
 
@@ -212,7 +215,7 @@ impl HostServices for NodeServices {
     }
 
     fn register_artifact(&self, frame: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
-        let (shared, node) = (self.shared.clone(), self.turn.path.name(self.node.as_str()));
+        let (shared, node) = (self.job.shared.clone(), self.turn.path.name(self.node.as_str()));
         async move { Ok(shared.keep(&node, shared.hold(frame).await?)) }
     }
 }
@@ -265,7 +268,7 @@ impl HostServices for LibraryServices {
     }
 }
 
-fn fields_of(json: &[u8]) -> Map<String, Value> {
+pub(crate) fn fields_of(json: &[u8]) -> Map<String, Value> {
     match serde_json::from_slice(json) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

@@ -233,8 +233,7 @@ impl Lack {
 ///
 /// # Errors
 /// Some are not there, or the origin cannot be used.
-pub async fn fetch(origin: Option<&Origin>, plan: &Plan) -> Result<Secrets, SecretError> {
-    let uses = uses(plan);
+pub async fn fetch(origin: Option<&Origin>, uses: &[SecretUse], document: &Path) -> Result<Secrets, SecretError> {
     if uses.is_empty() {
         return Ok(Secrets::default());
     }
@@ -248,7 +247,7 @@ pub async fn fetch(origin: Option<&Origin>, plan: &Plan) -> Result<Secrets, Secr
             (server.ask(mount, &names).await?, Some(server.token().to_owned()))
         }
     };
-    let missing = missing(&uses, &answers, &plan.source.path);
+    let missing = missing(uses, &answers, document);
     if !missing.is_empty() {
         return Err(SecretError::Missing(missing));
     }

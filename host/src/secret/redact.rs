@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use pype_core::run::event::{OutputInfo, RunEvent};
+use pype_plugin::Error;
 use serde_json::{Map, Value};
 
 const MASK: &str = "***";
@@ -119,6 +120,14 @@ impl Redactor {
     pub fn string(&self, text: &mut String) {
         if let Cow::Owned(clean) = self.text(text) {
             *text = clean;
+        }
+    }
+
+    /// An error without them: it is written down, and told to callers.
+    pub fn error(&self, error: &mut Error) {
+        let Error { message, causes, hint, .. } = error;
+        for text in std::iter::once(message).chain(causes).chain(hint) {
+            self.string(text);
         }
     }
 

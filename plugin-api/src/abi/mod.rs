@@ -206,6 +206,11 @@ pub struct InstanceVtable {
     /// Ends the instance; awaited after success, failure and cancellation.
     #[sabi(last_prefix_field)]
     pub close: extern "C" fn(&Handle) -> Task<()>,
+    /// Execute: handles one run of a pipeline. JSON: its result.
+    pub execute: extern "C" fn(&Handle, RawContext, RawNext) -> Task<Json>,
+    /// Dispatch: JSON of what is asked of the queue, and the payload of the job in it. JSON of the answer, and the payloads
+    /// of the jobs in it.
+    pub queue: extern "C" fn(&Handle, Json, RawBytes) -> Task<QueueAnswer>,
     /// A field that a next minor version adds.
     #[cfg(feature = "__next-minor")]
     pub generation: extern "C" fn(&Handle) -> u32,
@@ -251,6 +256,115 @@ pub struct FrameVtable {
     pub take: unsafe extern "C" fn(&Handle, type_id: *const c_void, out: *mut c_void) -> bool,
     /// The path of a local Parquet file with exactly the frame's rows, which is there as long as the frame.
     pub parquet: extern "C" fn(&Handle) -> ROption<RString>,
+}
+
+/// The context of one run of a pipeline. Frozen; its vtable grows.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RawContext {
+    /// The store of its fields.
+    pub handle: Handle,
+    /// What can be done with it.
+    pub vtable: ContextVtableRef,
+}
+
+/// The methods of a [`RawContext`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ContextVtableRef, prefix_fields = ContextVtablePrefix)))]
+#[sabi(missing_field(option))]
+pub struct ContextVtable {
+    /// The address of a static of the library that made the context: who may look into the handle.
+    pub origin: extern "C" fn(&Handle) -> usize,
+    /// JSON of [`RunFacts`](crate::RunFacts).
+    pub facts: extern "C" fn(&Handle) -> Json,
+    /// JSON: the names of all fields.
+    pub names: extern "C" fn(&Handle) -> Json,
+    /// A field.
+    pub get: extern "C" fn(&Handle, RStr<'_>) -> ROption<Field>,
+    /// Sets a field.
+    pub set: extern "C" fn(&Handle, RStr<'_>, Field) -> RResult<(), ErrorBytes>,
+    /// Takes a field away; whether it was there.
+    pub remove: extern "C" fn(&Handle, RStr<'_>) -> bool,
+    /// Another context with the same fields.
+    #[sabi(last_prefix_field)]
+    pub duplicate: extern "C" fn(&Handle) -> RawContext,
+}
+
+/// What a field of a context holds. Frozen.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum Field {
+    /// A JSON value.
+    Json(Json),
+    /// Bytes.
+    Bytes(RawBytes),
+}
+
+/// The rest of a chain. Frozen; its vtable grows.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RawNext {
+    /// The host's state.
+    pub handle: Handle,
+    /// What can be done with it.
+    pub vtable: NextVtableRef,
+}
+
+/// The methods of a [`RawNext`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = NextVtableRef, prefix_fields = NextVtablePrefix)))]
+#[sabi(missing_field(option))]
+pub struct NextVtable {
+    /// Runs the rest of the chain. JSON: its result.
+    #[sabi(last_prefix_field)]
+    pub run: extern "C" fn(&Handle, RawContext) -> Task<Json>,
+}
+
+/// What a queue answers. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct QueueAnswer {
+    /// JSON; of which type, the request says.
+    pub answer: Json,
+    /// The payloads of the jobs in it, in their order.
+    pub payloads: RVec<RawBytes>,
+}
+
+/// Bytes of the other side, shared: they stay where they are until the owner is dropped. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(unsafe_opaque_fields)]
+pub struct RawBytes {
+    data: *const u8,
+    length: usize,
+    owner: Handle,
+}
+
+// SAFETY: the bytes are immutable, and the owner that keeps them is `Send + Sync`.
+unsafe impl Send for RawBytes {}
+// SAFETY: as above.
+unsafe impl Sync for RawBytes {}
+
+impl RawBytes {
+    pub(crate) fn owned_by<T: AsRef<[u8]> + Send + Sync + 'static>(owner: T) -> Self {
+        let owner = Handle::new(owner);
+        // SAFETY: it was just made of a `T`, which stays where it is from now on.
+        let bytes = unsafe { owner.get::<T>() }.as_ref();
+        let (data, length) = (bytes.as_ptr(), bytes.len());
+        Self { data, length, owner }
+    }
+
+    /// The same bytes, for one more owner.
+    pub(crate) fn shared(bytes: std::sync::Arc<RawBytes>) -> Self {
+        Self { data: bytes.data, length: bytes.length, owner: Handle::new(bytes) }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: `data` points to `length` bytes that the owner keeps, and nobody changes.
+        unsafe { std::slice::from_raw_parts(self.data, self.length) }
+    }
 }
 
 /// The host's services for a node or a library. Frozen; its vtable grows.

@@ -39,7 +39,7 @@ pub use self::shared::SharedBatches;
 /// Its address tells this library from all others in the process.
 static ORIGIN: u8 = 0;
 
-fn origin() -> usize {
+pub(crate) fn origin() -> usize {
     std::ptr::from_ref(&ORIGIN).addr()
 }
 

@@ -3,6 +3,7 @@
 use std::future;
 
 use super::instance::{self, AnyModule, AsMod, AsSink, AsSolo, AsSource};
+use super::stage::{self, AnyStage, AsDispatch, AsExecute};
 use super::{contain, crossing, guard, task};
 use crate::abi::{
     __call_root_module_loader, API_MAJOR, API_MINOR, CheckTypeLayout, ErrorBytes, Instance, Json, LibHeader,
@@ -13,6 +14,7 @@ use crate::descriptor::{LibraryDescriptor, ModuleDescriptor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{LibraryFacts, NodeFacts};
 use crate::module::{Mod, Sink, Solo, Source};
+use crate::pipeline::{Dispatch, Execute};
 use crate::{logging, runtime};
 
 /// What `export_plugin!` says of a library.
@@ -47,6 +49,18 @@ impl ModuleExport {
 
     pub fn solo<M: Solo>() -> Self {
         Self::new::<AsSolo<M>>(M::NAME)
+    }
+
+    pub fn execute<M: Execute>() -> Self {
+        Self::stage::<AsExecute<M>>(M::NAME)
+    }
+
+    pub fn dispatch<M: Dispatch>() -> Self {
+        Self::stage::<AsDispatch<M>>(M::NAME)
+    }
+
+    fn stage<M: AnyStage>(name: &'static str) -> Self {
+        Self { name, descriptor: M::descriptor, open: stage::open::<M>, resources: stage::no_resources }
     }
 
     fn new<M: AnyModule>(name: &'static str) -> Self {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::slot::Slot;
-use super::{blocking, contain, node_task, task};
+use super::{blocking, contain, node_task, stage, task};
 use crate::abi::{
     Handle, Instance, InstanceVtable, InstanceVtableRef, Json, OpenRequest, PortFrame, RVec, Task, WithMetadata,
     staticref,
@@ -59,6 +59,7 @@ macro_rules! any_module {
                     output_ports: owned($outputs),
                     globals: owned(M::GLOBALS),
                     lists: owned(M::LISTS),
+                    exclusive: false,
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
                 }
@@ -218,6 +219,8 @@ impl<M: AnyModule> Vtable<M> {
             run: Self::run,
             commit: Self::commit,
             close: Self::close,
+            execute: stage::no_execute,
+            queue: stage::no_queue,
             #[cfg(feature = "__next-minor")]
             generation: Self::generation,
         });
@@ -242,17 +245,17 @@ impl<M: AnyModule> Vtable<M> {
     }
 }
 
-fn read_config<C: DeserializeOwned>(json: &[u8]) -> Result<C> {
+pub(super) fn read_config<C: DeserializeOwned>(json: &[u8]) -> Result<C> {
     serde_json::from_slice(json)
         .map_err(|cause| Error::new(ErrorKind::Config, "bad-config", format!("the configs do not fit: {cause}")))
 }
 
-fn config_schema<C: JsonSchema>() -> Value {
+pub(super) fn config_schema<C: JsonSchema>() -> Value {
     let settings = schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<C>().to_value()
 }
 
-fn owned(names: &[&str]) -> Vec<String> {
+pub(super) fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 

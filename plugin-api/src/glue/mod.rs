@@ -8,5 +8,6 @@ pub(crate) mod guard;
 pub(crate) mod instance;
 mod seat;
 pub(crate) mod slot;
+pub(crate) mod stage;
 
 pub(crate) use guard::{blocking, contain, contain_service, crossing, node_task, release, task};

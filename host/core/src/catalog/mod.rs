@@ -82,6 +82,12 @@ impl ModuleKind {
             ModuleKind::Execute | ModuleKind::Dispatch => false,
         }
     }
+
+    /// May it stand in a pipeline?
+    #[must_use]
+    pub fn in_pipelines(self) -> bool {
+        !self.in_flows()
+    }
 }
 
 impl fmt::Display for ModuleKind {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::spec::{Condition, ControlEdge, DataEdge, Order, PortRef, Valve};
 use crate::diagnostic::{Diagnostic, Position, Span};
 use crate::document::{Source, Spanned};
+use crate::form::fields::bad_name;
 use crate::name::NameError;
 use crate::suggest;
 use crate::template::expression_error;
@@ -67,11 +68,6 @@ pub(super) fn control_edge(source: &Source, text: &Spanned<String>) -> Result<Co
 }
 
 /// What is wrong with a name, and what it must look like.
-pub(super) fn bad_name(source: &Source, span: Span, error: &NameError) -> Diagnostic {
-    let message = format!("`{}` is not a {}", error.given, error.what);
-    source.error("bad-name", span, message).help(format!("a {} is {}", error.what, error.rule))
-}
-
 fn valve(source: &Source, text: &Spanned<String>) -> Result<Valve, Diagnostic> {
     let bad = |message: String| source.error("bad-valve", text.span, message);
     let (order, condition) = text.value.split_once('|').ok_or_else(|| {

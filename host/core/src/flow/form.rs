@@ -1,73 +1,8 @@
 //! The form of a flow document: its mappings, their keys, and what stands under each.
-//!
-//! [`super::load`] reads by these tables, and [`super::schema`] writes them as JSON Schema for editors: neither knows a
-//! key, a name or a bound that the other does not.
 
+use super::edge::{CONTROL_PATTERN, DATA_PATTERN};
 use super::spec::{Date, ExecutionMode, FailStrategy, FlowName, Isolation, Join, ModuleName, NodeId, Version};
-
-/// A mapping of the document.
-#[derive(Debug)]
-pub(super) struct Form {
-    /// What messages call it.
-    pub(super) what: &'static str,
-    /// What it is for.
-    pub(super) about: &'static str,
-    /// Its keys, in the order that people write them in.
-    pub(super) keys: &'static [Key],
-}
-
-/// One key of a mapping.
-#[derive(Debug)]
-pub(super) struct Key {
-    pub(super) name: &'static str,
-    /// Must it be there? One that need not may also be empty.
-    pub(super) required: bool,
-    pub(super) value: Content,
-    /// What it is for.
-    pub(super) about: &'static str,
-}
-
-/// What stands under a key.
-#[derive(Debug)]
-pub(super) enum Content {
-    /// A text of this pattern.
-    Name(&'static str),
-    Text,
-    Texts,
-    /// A whole number from the first to the second.
-    Integer(i64, i64),
-    /// A number from 0 to 1.
-    Share,
-    Bool,
-    /// One of these texts.
-    Choice(&'static [&'static str]),
-    /// A mapping of names to plain values.
-    Labels,
-    Mapping(&'static Form),
-    /// A list of mappings, one at least.
-    Modules(&'static Form),
-    /// A mapping of what the module's own schema says.
-    Parameters,
-    DataEdges,
-    ControlEdges,
-}
-
-impl Form {
-    /// The key of this name.
-    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
-    }
-}
-
-const fn required(name: &'static str, value: Content, about: &'static str) -> Key {
-    Key { name, required: true, value, about }
-}
-
-const fn optional(name: &'static str, value: Content, about: &'static str) -> Key {
-    Key { name, required: false, value, about }
-}
-
-const LABELS: Key = optional("labels", Content::Labels, "What it can be selected by: names and plain values.");
+use crate::form::{Content, Form, LABELS, names, optional, required};
 
 pub(super) static DOCUMENT: Form = Form {
     what: "a flow document",
@@ -75,7 +10,7 @@ pub(super) static DOCUMENT: Form = Form {
     keys: &[
         required("flow", Content::Mapping(&META), "Which flow it is."),
         optional("settings", Content::Mapping(&SETTINGS), "How to run it."),
-        required("modules", Content::Modules(&MODULE), "What it is made of."),
+        required("modules", Content::Mappings(&MODULE, 1), "What it is made of."),
         optional("connections", Content::Mapping(&CONNECTIONS), "How the modules are joined."),
     ],
 };
@@ -126,7 +61,7 @@ pub(super) static SETTINGS: Form = Form {
         ),
         optional(
             "max_ram_share",
-            Content::Share,
+            Content::Number(0.0, 1.0),
             "The same when the process has more than this share of the memory it may have; 0.7 by default.",
         ),
     ],
@@ -203,17 +138,30 @@ pub(super) static CONNECTIONS: Form = Form {
     what: "`connections`",
     about: "How the modules are joined.",
     keys: &[
-        optional("data", Content::DataEdges, "Where data goes; modules joined so are one sub flow."),
-        optional("control", Content::ControlEdges, "Which sub flow starts after which, and when."),
+        optional(
+            "data",
+            Content::Patterned(DATA_PATTERN, DATA_EDGE),
+            "Where data goes; modules joined so are one sub flow.",
+        ),
+        optional(
+            "control",
+            Content::Patterned(CONTROL_PATTERN, CONTROL_EDGE),
+            "Which sub flow starts after which, and when.",
+        ),
     ],
 };
 
-const fn names<T: Copy, const N: usize>(choices: &[(&'static str, T); N]) -> [&'static str; N] {
-    let mut names = [""; N];
-    let mut at = 0;
-    while at < N {
-        names[at] = choices[at].0;
-        at += 1;
-    }
-    names
-}
+const DATA_EDGE: &str = "`id.port - id.port`: from an output of one module to an input of another.";
+
+const CONTROL_EDGE: &str = "\
+`id (order|condition) id`: from a source, sink or solo to the source or solo that starts after it.
+
+The order is `1`, `2`, … or `Last`, ascending among the edges that leave one sub flow; equal orders run in parallel.
+
+The condition is one of
+- nothing, or `ok`: it has succeeded
+- `error`: it has failed; this handles the failure
+- `done`: it has ended, either way
+- an expression over globals and context, such as `orders__row_count > 100`: it has succeeded, and this is true
+- `start`: as `ok`, but no later order waits for what follows; with `start detach` the run does not either
+- `iterate:NAME`, or `iterate*4:NAME` for four at a time: once for each item of an output or list";

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Edge, EdgeKind, Graph, Group, ModuleBox};
+use super::{Edge, EdgeKind, Graph, Group, GroupKind, ModuleBox};
 use crate::human;
 use crate::run::history::Volume;
 
@@ -18,7 +18,7 @@ impl Graph {
     fn collapsed(&self) -> Graph {
         let mut groups = self.groups.clone();
         let mut boxes = Vec::new();
-        for (place, group) in groups.iter_mut().enumerate().filter(|(_, group)| !group.is_loop) {
+        for (place, group) in groups.iter_mut().enumerate().filter(|(_, group)| group.kind != GroupKind::Loop) {
             let whole = self.whole(group, place);
             group.boxes = vec![boxes.len()];
             boxes.push(whole);
@@ -46,7 +46,7 @@ impl Graph {
         ModuleBox {
             name: group.name.clone(),
             about: human::counted(group.boxes.len() as u64, "module"),
-            anchor: format!("sub-flow-{}", group.id),
+            anchor: format!("sub-flow-{place}"),
             group: place,
             standing: group.standing.clone(),
         }

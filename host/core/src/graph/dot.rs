@@ -1,6 +1,6 @@
 //! In the language of Graphviz.
 
-use super::{Edge, EdgeKind, Graph, Standing};
+use super::{Edge, EdgeKind, Graph, GroupKind, Standing};
 
 impl Graph {
     /// In the language of Graphviz.
@@ -36,7 +36,7 @@ impl Graph {
             let lines: Vec<String> =
                 std::iter::once(group.heading()).chain(group.standing.as_ref().map(sign_and_line)).collect();
             let ink = group.standing.as_ref().map_or("#8c959f", |standing| standing.mark.colours().1);
-            let style = if group.is_loop { "rounded,dashed" } else { "rounded" };
+            let style = if group.kind == GroupKind::Loop { "rounded,dashed" } else { "rounded" };
             text.push_str(&format!("{indent}subgraph cluster_{place} {{\n"));
             text.push_str(&format!("{indent}  label={}; style=\"{style}\"; color=\"{ink}\";\n", quoted(&lines)));
             self.dot_frame(text, Some(place), depth + 1);
@@ -51,9 +51,10 @@ fn sign_and_line(standing: &Standing) -> String {
 
 fn line(edge: &Edge) -> String {
     let style = match edge.kind {
-        EdgeKind::Data => "",
+        EdgeKind::Data | EdgeKind::Next => "",
         EdgeKind::Kept => ", style=bold",
         EdgeKind::Control => ", style=dashed",
+        EdgeKind::Boundary => ", style=\"bold,dashed\"",
     };
     format!("  m{} -> m{} [label={}{style}]\n", edge.from, edge.to, quoted(&edge.lines()))
 }

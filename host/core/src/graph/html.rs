@@ -1,7 +1,7 @@
 //! As a page of its own.
 
 use super::text::escaped;
-use super::{Graph, Mark};
+use super::{Graph, GroupKind, Mark};
 
 impl Graph {
     /// As a page that fetches nothing and runs nothing.
@@ -9,7 +9,7 @@ impl Graph {
     pub fn html(&self) -> String {
         let title = escaped(&self.title);
         let svg = self.svg();
-        let legend = legend(&self.marks());
+        let legend = legend(self.meanings(), &self.marks());
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
@@ -20,10 +20,21 @@ impl Graph {
             include_str!("page.css")
         )
     }
+
+    /// What its lines mean.
+    fn meanings(&self) -> [&'static str; 3] {
+        let is_pipeline = self.groups.iter().any(|group| group.kind == GroupKind::Part);
+        match is_pipeline {
+            true => {
+                ["solid: the context, to the next stage", "thick, dashed: to the background", "dashed: after a failure"]
+            }
+            false => ["solid: data", "thick: data that is kept", "dashed: control, order|condition"],
+        }
+    }
 }
 
-fn legend(marks: &[Mark]) -> String {
-    let lines = ["solid: data", "thick: data that is kept", "dashed: control, order|condition"].map(str::to_owned);
+fn legend(meanings: [&str; 3], marks: &[Mark]) -> String {
+    let lines = meanings.map(str::to_owned);
     let marks = marks.iter().map(|mark| format!("{} {}", mark.sign(), mark.word()));
     let entries = lines.into_iter().chain(marks).map(|entry| format!("<span>{}</span>", escaped(&entry)));
     entries.collect::<Vec<_>>().join(" ")

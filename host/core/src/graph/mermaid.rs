@@ -57,9 +57,10 @@ fn line(edge: &Edge) -> String {
     let label = edge.lines().iter().map(|line| escaped(line)).collect::<Vec<_>>().join("<br>");
     let (from, to) = (edge.from, edge.to);
     match edge.kind {
-        EdgeKind::Data => format!("  m{from} -- \"{label}\" --> m{to}\n"),
+        EdgeKind::Next if label.is_empty() => format!("  m{from} --> m{to}\n"),
+        EdgeKind::Data | EdgeKind::Next => format!("  m{from} -- \"{label}\" --> m{to}\n"),
         EdgeKind::Kept => format!("  m{from} == \"{label}\" ==> m{to}\n"),
-        EdgeKind::Control => format!("  m{from} -. \"{label}\" .-> m{to}\n"),
+        EdgeKind::Control | EdgeKind::Boundary => format!("  m{from} -. \"{label}\" .-> m{to}\n"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A plan as a picture: its modules, what runs between them, and what became of it in a run.
 //!
-//! [`Graph::of`] takes it from a plan, [`Graph::with`] lays a run over it, and then there is [`Graph::mermaid`],
-//! [`Graph::dot`], [`Graph::svg`] and [`Graph::html`]. The first two leave it to other programs where things go; for the
+//! [`Graph::of`] takes it from a flow's plan, [`Graph::with`] lays a run over it, [`Graph::of_pipeline`] takes it from a
+//! pipeline's, and then there is [`Graph::mermaid`], [`Graph::dot`], [`Graph::svg`] and [`Graph::html`]. The first two leave it to other programs where things go; for the
 //! others `layout` settles that. Pictures fetch nothing, and whatever users have named is escaped.
 
 mod collapse;
@@ -10,6 +10,7 @@ mod html;
 mod layout;
 mod mark;
 mod mermaid;
+mod pipeline;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::name::NodeId;
 use crate::run::history::{History, NodeHistory, SubFlowHistory, Tally, Volume};
 
 pub use mark::Mark;
+pub use pipeline::chain;
 
 /// A plan, drawn.
 #[derive(Debug, Clone)]
@@ -34,19 +36,27 @@ pub struct Graph {
     edges: Vec<Edge>,
 }
 
-/// A sub flow, or a loop around sub flows.
+/// What runs as one, or a loop around that.
 #[derive(Debug, Clone)]
 struct Group {
-    id: SubFlowId,
     name: String,
     /// The place of the loop around it.
     within: Option<usize>,
-    is_loop: bool,
+    kind: GroupKind,
     /// The places of its modules.
     boxes: Vec<usize>,
     /// The places of those that end before it starts.
     after: Vec<usize>,
     standing: Option<Standing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GroupKind {
+    SubFlow,
+    /// Around sub flows.
+    Loop,
+    /// Of a pipeline, what runs in one place.
+    Part,
 }
 
 /// A module, or a sub flow that is shown as if it were one.
@@ -86,6 +96,10 @@ enum EdgeKind {
     /// Data out of a checkpoint: it is kept, and joins two sub flows.
     Kept,
     Control,
+    /// From one stage to the next.
+    Next,
+    /// The same, to the background.
+    Boundary,
 }
 
 impl Graph {
@@ -131,9 +145,9 @@ impl Graph {
     #[must_use]
     pub fn with(mut self, plan: &Plan, history: &History) -> Graph {
         for (group, sub_flow) in self.groups.iter_mut().zip(plan.sub_flows()) {
-            let known = match group.is_loop {
-                true => history.sub_flow(sub_flow.id).filter(|known| known.is_loop),
-                false => history.sub_flow_with(&sub_flow.nodes),
+            let known = match group.kind {
+                GroupKind::Loop => history.sub_flow(sub_flow.id).filter(|known| known.is_loop),
+                GroupKind::SubFlow | GroupKind::Part => history.sub_flow_with(&sub_flow.nodes),
             };
             group.standing = Some(known.map_or_else(Standing::not_run, Standing::of_sub_flow));
             for (place, id) in group.boxes.iter().zip(&sub_flow.nodes) {
@@ -174,10 +188,9 @@ impl Graph {
 impl Group {
     fn of(sub_flow: &SubFlow) -> Group {
         Group {
-            id: sub_flow.id,
             name: sub_flow.name(),
             within: sub_flow.within.map(SubFlowId::index),
-            is_loop: sub_flow.iterate.is_some(),
+            kind: if sub_flow.iterate.is_some() { GroupKind::Loop } else { GroupKind::SubFlow },
             boxes: Vec::new(),
             after: sub_flow.after.iter().map(|before| before.index()).collect(),
             standing: None,
@@ -185,12 +198,19 @@ impl Group {
     }
 
     fn is_framed(&self) -> bool {
-        self.is_loop || self.boxes.len() > 1
+        match self.kind {
+            GroupKind::SubFlow => self.boxes.len() > 1,
+            GroupKind::Loop | GroupKind::Part => true,
+        }
     }
 
-    /// `sub flow orders`, `loop over months.data`.
+    /// `sub flow orders`, `loop over months.data`, `in the background`.
     fn heading(&self) -> String {
-        if self.is_loop { format!("loop over {}", self.name) } else { format!("sub flow {}", self.name) }
+        match self.kind {
+            GroupKind::SubFlow => format!("sub flow {}", self.name),
+            GroupKind::Loop => format!("loop over {}", self.name),
+            GroupKind::Part => self.name.clone(),
+        }
     }
 }
 
@@ -226,7 +246,8 @@ impl Edge {
     fn lines(&self) -> Vec<String> {
         let kept = (self.kind == EdgeKind::Kept).then(|| "checkpoint".to_owned());
         let rows = self.volume.and_then(|volume| volume.rows).map(human::rows);
-        std::iter::once(self.label.clone()).chain(kept).chain(rows).collect()
+        let label = Some(self.label.clone()).filter(|label| !label.is_empty());
+        label.into_iter().chain(kept).chain(rows).collect()
     }
 }
 

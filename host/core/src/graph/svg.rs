@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::layout::{Block, Diagram, Link, Point, Rect, Route, Size};
 use super::text::{escaped, shortened, width};
-use super::{Edge, EdgeKind, Graph, Group, ModuleBox, Standing};
+use super::{Edge, EdgeKind, Graph, Group, GroupKind, ModuleBox, Standing};
 
 const NAME_SIZE: f64 = 13.0;
 const ABOUT_SIZE: f64 = 11.0;
@@ -87,7 +87,7 @@ impl Graph {
             let pair = move |before: &usize| Some((block(*before)?, block(place)?));
             group.after.iter().filter_map(pair).collect::<Vec<_>>()
         });
-        let link = |edge: &Edge| Link { from: edge.from, to: edge.to, label: Some(label_size(edge)) };
+        let link = |edge: &Edge| Link { from: edge.from, to: edge.to, label: label_size(edge) };
         let diagram = Diagram {
             blocks: boxes.chain(groups).collect(),
             links: self.edges.iter().map(link).collect(),
@@ -106,9 +106,10 @@ impl Graph {
 
     fn line(&self, edge: &Edge, route: &Route) -> String {
         let kind = match edge.kind {
-            EdgeKind::Data => "data",
+            EdgeKind::Data | EdgeKind::Next => "data",
             EdgeKind::Kept => "kept",
             EdgeKind::Control => "control",
+            EdgeKind::Boundary => "kept control",
         };
         let idle = self.boxes[edge.to].standing.as_ref().is_some_and(|standing| !standing.mark.has_run());
         let dim = if idle { " dim" } else { "" };
@@ -135,7 +136,7 @@ impl Group {
 
     fn frame(&self, rect: &Rect) -> String {
         let Rect { at, size } = rect;
-        let kind = if self.is_loop { "frame loop" } else { "frame" };
+        let kind = if self.kind == GroupKind::Loop { "frame loop" } else { "frame" };
         format!(
             "<rect class=\"{kind}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"10\"/>\n",
             at.x, at.y, size.width, size.height,
@@ -235,10 +236,14 @@ fn label_lines(edge: &Edge) -> Vec<String> {
     edge.lines().iter().map(|line| shortened(line, SHOWN)).collect()
 }
 
-fn label_size(edge: &Edge) -> Size {
+/// None, if nothing is written on it.
+fn label_size(edge: &Edge) -> Option<Size> {
     let lines = label_lines(edge);
+    if lines.is_empty() {
+        return None;
+    }
     let widest = lines.iter().map(|line| width(line, LABEL_SIZE)).fold(0.0, f64::max);
-    Size { width: widest + 6.0, height: lines.len() as f64 * LABEL_LINE + 2.0 }
+    Some(Size { width: widest + 6.0, height: lines.len() as f64 * LABEL_LINE + 2.0 })
 }
 
 fn label(edge: &Edge, route: &Route) -> String {

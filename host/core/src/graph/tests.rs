@@ -13,10 +13,9 @@ fn module(name: &str, group: usize) -> ModuleBox {
 
 fn group(number: usize, boxes: &[usize], within: Option<usize>) -> Group {
     Group {
-        id: SubFlowId(number),
         name: format!("g{number}"),
         within,
-        is_loop: boxes.is_empty(),
+        kind: if boxes.is_empty() { GroupKind::Loop } else { GroupKind::SubFlow },
         boxes: boxes.to_vec(),
         after: Vec::new(),
         standing: None,

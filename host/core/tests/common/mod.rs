@@ -1,13 +1,16 @@
-//! What several test files need: the catalog of `catalog.json`, and flows made of solos.
+//! What several test files need: the catalog of `catalog.json`, flows made of solos, and findings as text.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use pype_core::catalog::{Catalog, parse_registry};
+use pype_core::diagnostic::{Diagnostic, Diagnostics, Severity};
 use pype_core::document::Source;
 use pype_core::flow::load_and_plan;
 use pype_core::flow::plan::{Plan, SubFlowId};
 use pype_core::template::Context;
+use serde_json::Value;
 
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -20,7 +23,7 @@ pub(crate) fn catalog() -> &'static Catalog {
 
 fn read_catalog() -> Catalog {
     let path = folder().join("catalog.json");
-    let text = std::fs::read_to_string(&path).expect("the catalog can be read");
+    let text = fs::read_to_string(&path).expect("the catalog can be read");
     let (catalog, problems) = parse_registry(&path, &text);
     assert_eq!(problems, []);
     catalog
@@ -57,4 +60,52 @@ pub(crate) fn plan_of_joined_solos(settings: &str, ids: &[String], control: &[St
 pub(crate) fn sub_flow(plan: &Plan, id: &str) -> SubFlowId {
     let found = plan.sub_flows().iter().find(|sub_flow| sub_flow.name().as_str() == id);
     found.expect("the plan has a solo of this id").id
+}
+
+/// Findings as the files of cases have them.
+#[allow(dead_code, reason = "each test file is a crate of its own, and not every one has such cases")]
+pub(crate) fn rendered(found: &Diagnostics) -> String {
+    found.iter().map(one).collect()
+}
+
+#[allow(dead_code, reason = "each test file is a crate of its own, and not every one has such cases")]
+fn one(found: &Diagnostic) -> String {
+    let place = found.span.map_or(String::new(), |span| format!("{}:{}:", span.start.line, span.start.column));
+    let severity = match found.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let help = found.help.as_ref().map_or(String::new(), |help| format!("  help: {help}\n"));
+    format!("{}:{place} {severity}[{}]: {}\n{help}", found.file.display(), found.code, found.message)
+}
+
+/// The YAML files of a folder, sorted.
+#[allow(dead_code, reason = "each test file is a crate of its own, and not every one has such cases")]
+pub(crate) fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder can be read");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry can be read").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    paths
+}
+
+/// The context of `context.json`.
+#[allow(dead_code, reason = "each test file is a crate of its own, and not every one has such cases")]
+pub(crate) fn context() -> Context {
+    let path = folder().join("context.json");
+    let text = fs::read_to_string(&path).expect("the context can be read");
+    Context::from_json(&Source::new(path, text)).expect("the context is one")
+}
+
+/// The JSON pointers of all values.
+#[allow(dead_code, reason = "each test file is a crate of its own, and not every one has such cases")]
+pub(crate) fn places(value: &Value, pointer: &str, all: &mut Vec<String>) {
+    all.push(pointer.to_owned());
+    match value {
+        Value::Object(entries) => entries.iter().for_each(|(key, one)| places(one, &format!("{pointer}/{key}"), all)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, one)| places(one, &format!("{pointer}/{index}"), all));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }

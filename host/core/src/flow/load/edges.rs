@@ -1,11 +1,11 @@
 //! The section `connections`: data edges and control edges.
 
-use super::fields::{Fields, list};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Node, Source, Spanned};
 use crate::flow::edge::{control_edge, data_edge};
 use crate::flow::form;
 use crate::flow::spec::{Condition, ControlEdge, DataEdge};
+use crate::form::fields::{Fields, list};
 use crate::template::{Context, check_condition};
 
 /// The edges of a document, as far as they can be read.

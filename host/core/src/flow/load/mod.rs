@@ -5,20 +5,19 @@
 
 mod configs;
 mod edges;
-mod fields;
 mod modules;
 
 use std::num::NonZeroUsize;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use self::edges::Edges;
-use self::fields::Fields;
 use super::form;
 use super::spec::{About, Flow, FlowMeta, Settings};
 use crate::catalog::Catalog;
 use crate::diagnostic::Diagnostics;
 use crate::document::{Node, Source, Spanned, parse};
+use crate::form::fields::Fields;
 use crate::template::Context;
 
 /// Reads a flow document. There is a flow wherever its shape can be made out, so that [`super::plan`] can add its own
@@ -70,7 +69,7 @@ fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Optio
     let authors = fields.required("authors", found).and_then(|node| fields.texts(node, "authors", found));
     let created = fields.required("created", found).and_then(|node| fields.name(node, "created", found));
     let desc = fields.optional("desc").and_then(|node| fields.text(node, "desc", found));
-    let labels = self::labels(&mut fields, found);
+    let labels = fields.labels(found);
     fields.finish(found);
     let about = About { authors: authors?, created: created?, desc, labels };
     Some(FlowMeta { name: name?, version: version?, about })
@@ -88,18 +87,6 @@ fn stand_in() -> FlowMeta {
     FlowMeta { name: "unnamed".parse().expect(WELL_FORMED), version: "0.0.0".parse().expect(WELL_FORMED), about }
 }
 
-/// Names and plain values.
-fn labels(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Map<String, Value> {
-    let Some(node) = fields.optional("labels") else { return Map::new() };
-    let Some(entries) = fields.mapping(node, "labels", found) else { return Map::new() };
-    for (key, value) in entries {
-        if matches!(value.value, Node::Seq(_) | Node::Map(_)) {
-            fields.wrong_type(value, &key.value, "a plain value", found);
-        }
-    }
-    entries.iter().map(|(key, value)| (key.value.clone(), value.value.to_json())).collect()
-}
-
 fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Settings {
     let defaults = Settings::default();
     let Some(mut fields) = Fields::of(source, node, &form::SETTINGS, found) else { return defaults };
@@ -108,7 +95,7 @@ fn settings(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> S
     let threads = fields.optional("threads").and_then(|node| fields.integer(node, "threads", found));
     let spill = fields.optional("spill_threshold_rows");
     let spill = spill.and_then(|node| fields.integer(node, "spill_threshold_rows", found));
-    let share = fields.optional("max_ram_share").and_then(|node| fields.share(node, "max_ram_share", found));
+    let share = fields.optional("max_ram_share").and_then(|node| fields.number(node, "max_ram_share", found));
     let strategies = &form::FAIL_STRATEGIES;
     let fail_strategy =
         fields.optional("fail_strategy").and_then(|node| fields.choice(node, "fail_strategy", strategies, found));

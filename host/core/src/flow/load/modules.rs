@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::configs::{self, Configs, Described, Schemas};
-use super::fields::{Fields, list};
-use super::labels;
+use super::configs::configs;
 use crate::catalog::Catalog;
 use crate::diagnostic::Diagnostics;
 use crate::document::{Node, Source, Spanned};
 use crate::flow::form;
 use crate::flow::spec::{Misc, Module, ModuleName, NodeId};
+use crate::form::configs::{Configs, Described, Schemas};
+use crate::form::fields::{Fields, list};
 use crate::template::Context;
 
 /// Reads all modules. None if one of them is not even named: what follows would blame its edges.
@@ -46,7 +46,7 @@ fn module(
     let name = name.and_then(|node| Some(Spanned::new(fields.name::<ModuleName>(node, "name", found)?, node.span)));
     let given = fields.optional("configs");
     let misc = fields.optional("misc");
-    let labels = labels(&mut fields, found);
+    let labels = fields.labels(found);
     fields.finish(found);
 
     let misc = misc.map_or_else(Misc::default, |node| self::misc(source, node, found));
@@ -62,7 +62,7 @@ fn module(
     }
     let id = id?;
     let described = entry.map(|entry| Described { name: &name.value, entry, schemas });
-    let Configs { configs, spans, references } = configs::configs(source, &id, given, described, context, found);
+    let Configs { configs, spans, references } = configs(source, &id, given, described, context, found);
     Some(Module { id, name, configs, spans, references, misc, labels })
 }
 

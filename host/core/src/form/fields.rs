@@ -2,17 +2,18 @@
 
 use std::str::FromStr;
 
-use crate::diagnostic::{Diagnostics, Span};
+use serde_json::{Map, Value};
+
+use super::{Content, Form, Key};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Node, Source, Spanned, whole_number};
-use crate::flow::edge::bad_name;
-use crate::flow::form::{Content, Form, Key};
 use crate::name::NameError;
 use crate::suggest;
 
 type Entries = [(Spanned<String>, Spanned<Node>)];
 
 /// The entries of a mapping, while they are read.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     source: &'a Source,
     form: &'static Form,
     span: Span,
@@ -23,7 +24,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The entries of `node`, which has this form.
-    pub(super) fn of(
+    pub(crate) fn of(
         source: &'a Source,
         node: &'a Spanned<Node>,
         form: &'static Form,
@@ -38,7 +39,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a key that must be there.
-    pub(super) fn required(&mut self, key: &'static str, found: &mut Diagnostics) -> Option<&'a Spanned<Node>> {
+    pub(crate) fn required(&mut self, key: &'static str, found: &mut Diagnostics) -> Option<&'a Spanned<Node>> {
         let node = self.get(key, true);
         if node.is_none() {
             let message = format!("{} needs the key `{key}`", self.form.what);
@@ -48,7 +49,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a key, if it is there and not empty.
-    pub(super) fn optional(&mut self, key: &'static str) -> Option<&'a Spanned<Node>> {
+    pub(crate) fn optional(&mut self, key: &'static str) -> Option<&'a Spanned<Node>> {
         self.get(key, false)
     }
 
@@ -61,7 +62,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self, found: &mut Diagnostics) {
+    pub(crate) fn finish(self, found: &mut Diagnostics) {
         let known = self.form.keys.iter().map(|key| key.name);
         debug_assert!(known.clone().all(|key| self.asked.contains(&key)), "a key of {} is not read", self.form.what);
         for (key, _) in self.entries.iter().filter(|(key, _)| self.form.key(&key.value).is_none()) {
@@ -72,7 +73,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A text that is a name of some sort. A number such as `1.0` is shown as written.
-    pub(super) fn name<T: FromStr<Err = NameError>>(
+    pub(crate) fn name<T: FromStr<Err = NameError>>(
         &self,
         node: &Spanned<Node>,
         key: &str,
@@ -95,7 +96,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn text(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<String> {
+    pub(crate) fn text(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<String> {
         let Node::Str(text) = &node.value else {
             self.wrong_type(node, key, "text", found);
             return None;
@@ -103,11 +104,11 @@ impl<'a> Fields<'a> {
         Some(text.clone())
     }
 
-    pub(super) fn texts(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Vec<String>> {
+    pub(crate) fn texts(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Vec<String>> {
         self.list(node, key, found)?.iter().map(|item| self.text(item, key, found)).collect()
     }
 
-    pub(super) fn list(
+    pub(crate) fn list(
         &self,
         node: &'a Spanned<Node>,
         key: &str,
@@ -116,7 +117,7 @@ impl<'a> Fields<'a> {
         list(self.source, node, key, found)
     }
 
-    pub(super) fn mapping(&self, node: &'a Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<&'a Entries> {
+    pub(crate) fn mapping(&self, node: &'a Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<&'a Entries> {
         let Node::Map(entries) = &node.value else {
             self.wrong_type(node, key, "a mapping", found);
             return None;
@@ -124,19 +125,25 @@ impl<'a> Fields<'a> {
         Some(entries)
     }
 
-    /// A number from 0 to 1.
-    pub(super) fn share(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<f64> {
+    /// A number between the bounds that the form has.
+    pub(crate) fn number(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<f64> {
+        let Some(Key { value: Content::Number(low, high), .. }) = self.form.key(key) else {
+            unreachable!("the form says that `{key}` is a number, and between which");
+        };
         let number = match node.value {
-            #[allow(clippy::cast_precision_loss, reason = "of whole numbers only 0 and 1 are allowed")]
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "no bound is so far out that a whole number would lose digits"
+            )]
             Node::Int(number) => number as f64,
             Node::Float(number) => number,
             Node::Null | Node::Bool(_) | Node::Str(_) | Node::Seq(_) | Node::Map(_) => {
-                self.wrong_type(node, key, "a number from 0 to 1", found);
+                self.wrong_type(node, key, &format!("a number from {low} to {high}"), found);
                 return None;
             }
         };
-        if !(0.0..=1.0).contains(&number) {
-            let message = format!("`{key}` must be 0 to 1, not {number}");
+        if !(*low..=*high).contains(&number) {
+            let message = format!("`{key}` must be {low} to {high}, not {number}");
             found.push(self.source.error("out-of-range", node.span, message));
             return None;
         }
@@ -144,7 +151,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number, `1e3` and `10.0` too: as in configs.
-    pub(super) fn integer(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<i64> {
+    pub(crate) fn integer(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<i64> {
         let Some(Key { value: Content::Integer(low, high), .. }) = self.form.key(key) else {
             unreachable!("the form says that `{key}` is a whole number, and between which");
         };
@@ -165,7 +172,7 @@ impl<'a> Fields<'a> {
         Some(number)
     }
 
-    pub(super) fn boolean(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Spanned<bool>> {
+    pub(crate) fn boolean(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Spanned<bool>> {
         let Node::Bool(value) = node.value else {
             self.wrong_type(node, key, "true or false", found);
             return None;
@@ -173,7 +180,7 @@ impl<'a> Fields<'a> {
         Some(Spanned::new(value, node.span))
     }
 
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &self,
         node: &Spanned<Node>,
         key: &str,
@@ -191,13 +198,25 @@ impl<'a> Fields<'a> {
         chosen
     }
 
-    pub(super) fn wrong_type(&self, node: &Spanned<Node>, key: &str, wanted: &str, found: &mut Diagnostics) {
+    /// Names and plain values, under `labels`.
+    pub(crate) fn labels(&mut self, found: &mut Diagnostics) -> Map<String, Value> {
+        let Some(node) = self.optional("labels") else { return Map::new() };
+        let Some(entries) = self.mapping(node, "labels", found) else { return Map::new() };
+        for (key, value) in entries {
+            if matches!(value.value, Node::Seq(_) | Node::Map(_)) {
+                self.wrong_type(value, &key.value, "a plain value", found);
+            }
+        }
+        entries.iter().map(|(key, value)| (key.value.clone(), value.value.to_json())).collect()
+    }
+
+    pub(crate) fn wrong_type(&self, node: &Spanned<Node>, key: &str, wanted: &str, found: &mut Diagnostics) {
         wrong_type(self.source, node, key, wanted, found);
     }
 }
 
 /// The items of a list.
-pub(super) fn list<'a>(
+pub(crate) fn list<'a>(
     source: &Source,
     node: &'a Spanned<Node>,
     key: &str,
@@ -213,4 +232,10 @@ pub(super) fn list<'a>(
 fn wrong_type(source: &Source, node: &Spanned<Node>, key: &str, wanted: &str, found: &mut Diagnostics) {
     let message = format!("`{key}` must be {wanted}, not {}", node.value.kind());
     found.push(source.error("wrong-type", node.span, message));
+}
+
+/// That a text is not a name.
+pub(crate) fn bad_name(source: &Source, span: Span, error: &NameError) -> Diagnostic {
+    let message = format!("`{}` is not a {}", error.given, error.what);
+    source.error("bad-name", span, message).help(format!("a {} is {}", error.what, error.rule))
 }

@@ -4,6 +4,8 @@
 //! runs the same vtables as production. Host futures that plugins poll run in the runtime given to
 //! [`adopt_runtime`].
 
+mod pipeline;
+
 use std::future::Future;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -23,6 +25,8 @@ use crate::frame::Frame;
 use crate::glue::{contain_service, crossing, task};
 use crate::module::Commit;
 use crate::resource::Resources;
+
+pub use self::pipeline::Chain;
 
 /// A list is at most this large, as JSON.
 pub const LIST_BYTES: usize = 64 * 1024 * 1024;
@@ -49,6 +53,8 @@ pub struct NodeFacts {
     pub threads: usize,
     /// A directory for files that nobody needs afterwards.
     pub temp_dir: PathBuf,
+    /// Where relative paths start that stand inside other texts of the configs; absent from an older host.
+    pub folder: PathBuf,
     /// Which of its globals somebody reads.
     pub wanted_globals: Vec<String>,
 }

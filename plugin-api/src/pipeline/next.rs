@@ -1,0 +1,53 @@
+//! The rest of a chain.
+
+use serde_json::Value;
+
+use super::PipelineContext;
+use crate::abi::RawNext;
+use crate::context::done;
+use crate::error::Result;
+
+/// The stages after this one. Running them ends it: a chain goes on once. A stage that does not run them ends the chain with
+/// what it returns itself.
+pub struct Next {
+    rest: Rerun,
+}
+
+/// The stages after this one, to be run as often as a stage likes: to try again, say.
+pub struct Rerun {
+    raw: RawNext,
+}
+
+impl Next {
+    pub(crate) fn from_raw(raw: RawNext) -> Self {
+        Self { rest: Rerun { raw } }
+    }
+
+    pub(crate) fn into_raw(self) -> RawNext {
+        self.rest.raw
+    }
+
+    /// Runs the rest, and gives its result.
+    ///
+    /// # Errors
+    /// A stage of it failed.
+    pub async fn run(self, ctx: PipelineContext) -> Result<Value> {
+        self.rest.run(ctx).await
+    }
+
+    /// For stages that run the rest more than once. Each run takes a context of its own.
+    pub fn repeatable(self) -> Rerun {
+        self.rest
+    }
+}
+
+impl Rerun {
+    /// Runs the rest, and gives its result.
+    ///
+    /// # Errors
+    /// A stage of it failed.
+    pub async fn run(&self, ctx: PipelineContext) -> Result<Value> {
+        let call = self.raw.vtable.run()(&self.raw.handle, ctx.into_raw());
+        Ok(serde_json::from_slice(&done(call).await?)?)
+    }
+}

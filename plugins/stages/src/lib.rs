@@ -1,0 +1,23 @@
+//! The bundled stages of pipelines.
+
+mod key;
+mod logging;
+mod set_fields;
+mod storage;
+mod timeout;
+mod validate;
+
+use pype_plugin::export_plugin;
+
+export_plugin! {
+    executes: [
+        logging::Logging,
+        set_fields::SetFields,
+        storage::DeadLetter,
+        storage::StorageDelete,
+        storage::StorageRead,
+        storage::StorageWrite,
+        timeout::Timeout,
+        validate::Validate,
+    ]
+}
