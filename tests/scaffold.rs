@@ -68,6 +68,16 @@ fn a_new_solo_runs_in_a_flow() {
 }
 
 #[test]
+fn a_new_stage_runs_in_a_pipeline() {
+    let (sandbox, name) = new_module("execute");
+    let pipeline = format!(
+        "pipeline: {{name: own, version: 1.0.0}}\ncontext: {{version: '1', fields: {{name: str?}}}}\nstages:\n  - execute: {name}\n    configs: {{whom: world}}\n"
+    );
+    sandbox.write("own.yaml", &pipeline);
+    assert_eq!(sandbox.ok(&["run", "own.yaml"]).out, "{\"greeting\":\"hello, world\"}\n");
+}
+
+#[test]
 fn a_new_project_runs() {
     let sandbox = Sandbox::new();
     sandbox.ok(&["init", "hello"]);

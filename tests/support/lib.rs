@@ -1,5 +1,7 @@
 //! What the integration tests share: the binary, plugins built as outside authors build them, and folders to run in.
 
+pub mod http;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,26 +5,23 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pype_core::diagnostic::Diagnostics;
+use pype_core::graph::chain;
 
 use super::Exit;
 use super::registry::RegistryChoice;
 use super::render::{Failure, Style, diagnostics, diagnostics_json, shown};
 use super::select::{Part, SelectArgs};
-use crate::prepare::{Given, PrepareError, Prepared, prepare};
+use crate::prepare::{
+    DocumentKind, Given, PrepareError, Prepared, PreparedPipeline, kind_of, prepare, prepare_pipeline,
+};
 
 /// What the commands that read a flow have in common.
 #[derive(Args)]
 pub(crate) struct FlowArgs {
-    /// The flow's YAML file, or a job folder that `pype build` made.
+    /// The YAML file of a flow or pipeline, or a job folder that `pype build` made.
     pub(crate) flow: PathBuf,
-    /// Take `{{context.…}}` from context/<flow>_<ENV>.json beside the flow.
-    #[arg(long, value_name = "ENV")]
-    context: Option<String>,
-    /// Set one value of the context; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
     #[command(flatten)]
-    registry: RegistryChoice,
+    pub(crate) given: GivenArgs,
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -33,15 +30,44 @@ pub(crate) struct FlowArgs {
     pub(crate) deny_warnings: bool,
 }
 
+/// What is given besides a document.
+#[derive(Args)]
+pub(crate) struct GivenArgs {
+    /// Take `{{context.…}}` from context/<name>_<ENV>.json beside the document.
+    #[arg(long, value_name = "ENV")]
+    context: Option<String>,
+    /// Set one value of the context; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    registry: RegistryChoice,
+}
+
+impl GivenArgs {
+    pub(crate) fn given(&self) -> Given {
+        Given { registry: self.registry.registry.clone(), environment: self.context.clone(), set: self.set.clone() }
+    }
+}
+
 impl FlowArgs {
     /// Loads and plans it; problems of the document are printed, and no plan comes of it.
     pub(crate) fn prepare(&self, out: &mut dyn Write) -> Result<Option<Prepared>, Failure> {
-        let given = Given {
-            registry: self.registry.registry.clone(),
-            environment: self.context.clone(),
-            set: self.set.clone(),
-        };
-        match prepare(&self.flow, &given) {
+        self.valid(prepare(&self.flow, &self.given.given()), out)
+    }
+
+    /// Loads and plans it as a pipeline, as [`FlowArgs::prepare`] does as a flow.
+    pub(crate) fn prepare_pipeline(&self, out: &mut dyn Write) -> Result<Option<PreparedPipeline>, Failure> {
+        self.valid(prepare_pipeline(&self.flow, &self.given.given()), out)
+    }
+
+    /// Whether it is a pipeline.
+    pub(crate) fn is_pipeline(&self) -> bool {
+        // What cannot be read is told by whoever reads it next.
+        kind_of(&self.flow).is_ok_and(|kind| kind == DocumentKind::Pipeline)
+    }
+
+    fn valid<T>(&self, prepared: Result<T, PrepareError>, out: &mut dyn Write) -> Result<Option<T>, Failure> {
+        match prepared {
             Ok(prepared) => Ok(Some(prepared)),
             Err(PrepareError::Invalid(found)) => {
                 self.print(&found, out)?;
@@ -62,7 +88,12 @@ impl FlowArgs {
 
     /// The exit code of a flow that is valid.
     pub(crate) fn exit(&self, prepared: &Prepared) -> Exit {
-        if self.deny_warnings && !prepared.warnings.is_empty() { Exit::Warnings } else { Exit::Ok }
+        self.exit_with(&prepared.warnings)
+    }
+
+    /// The exit code of what is valid but for these.
+    pub(crate) fn exit_with(&self, warnings: &Diagnostics) -> Exit {
+        if self.deny_warnings && !warnings.is_empty() { Exit::Warnings } else { Exit::Ok }
     }
 }
 
@@ -73,7 +104,7 @@ pub(crate) fn print_text(found: &Diagnostics) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks a flow without running it: every problem at once.
+/// Checks a flow or pipeline without running it: every problem at once.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -89,6 +120,9 @@ pub(crate) struct ValidateArgs {
 
 pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let ValidateArgs { flow: args, part } = args;
+    if args.is_pipeline() {
+        return validate_pipeline(args, out);
+    }
     let Some(Part { prepared, left_out }) = part.prepare(args, out)? else { return Ok(Exit::Invalid) };
     if args.json || !prepared.warnings.is_empty() {
         args.print(&prepared.warnings, out)?;
@@ -106,6 +140,17 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<Exit,
         )?;
     }
     Ok(args.exit(&prepared))
+}
+
+fn validate_pipeline(args: &FlowArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let Some(PreparedPipeline { plan, warnings, .. }) = args.prepare_pipeline(out)? else { return Ok(Exit::Invalid) };
+    if args.json || !warnings.is_empty() {
+        args.print(&warnings, out)?;
+    }
+    if !args.json {
+        writeln!(out, "{} is valid: {}", shown(&args.flow), chain(&plan))?;
+    }
+    Ok(args.exit_with(&warnings))
 }
 
 /// Writes a flow's plan to a job folder, which runs without a registry.

@@ -14,7 +14,7 @@ use super::render::{Failure, shown};
 use super::run::RunsFolder;
 use crate::runs::{self, Which};
 
-/// Draws a flow.
+/// Draws a flow or a pipeline.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -47,6 +47,11 @@ enum Format {
 }
 
 pub(crate) fn graph(args: &GraphArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    if args.flow.is_pipeline() {
+        let Some(prepared) = args.flow.prepare_pipeline(out)? else { return Ok(Exit::Invalid) };
+        draw(args, &Graph::of_pipeline(&prepared.plan), out)?;
+        return Ok(args.flow.exit_with(&prepared.warnings));
+    }
     let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
     let plan = &prepared.plan;
     let mut graph = Graph::of(plan);
@@ -54,6 +59,11 @@ pub(crate) fn graph(args: &GraphArgs, out: &mut dyn Write) -> Result<Exit, Failu
         let past = runs::past(&args.runs.of(&args.flow.flow), which, plan.name.as_str())?;
         graph = graph.with(plan, &History::of(&past.records));
     }
+    draw(args, &graph, out)?;
+    Ok(args.flow.exit(&prepared))
+}
+
+fn draw(args: &GraphArgs, graph: &Graph, out: &mut dyn Write) -> Result<(), Failure> {
     let text = match args.format {
         Format::Mermaid => graph.mermaid(),
         Format::Dot => graph.dot(),
@@ -67,5 +77,5 @@ pub(crate) fn graph(args: &GraphArgs, out: &mut dyn Write) -> Result<Exit, Failu
             fs::write(path, text).map_err(failed)?;
         }
     }
-    Ok(args.flow.exit(&prepared))
+    Ok(())
 }

@@ -5,6 +5,8 @@
 mod events;
 mod flow;
 mod graph;
+mod jobs;
+mod pipeline;
 mod plan;
 mod progress;
 mod registry;
@@ -14,6 +16,7 @@ mod runs;
 mod scaffold;
 mod schema;
 mod select;
+mod serve;
 mod signals;
 mod test;
 
@@ -49,7 +52,7 @@ impl From<Exit> for ExitCode {
 }
 
 #[derive(Parser)]
-#[command(name = "pype", version, about = "Runs data flows that are declared in YAML, through plugins.", long_about = None)]
+#[command(name = "pype", version, about = "Runs data flows and pipelines that are declared in YAML, through plugins.", long_about = None)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(after_help = "\
 First steps:
@@ -73,6 +76,9 @@ enum Command {
     Runs(runs::RunsArgs),
     Peek(runs::PeekArgs),
     Test(test::TestArgs),
+    Serve(serve::ServeArgs),
+    Worker(serve::WorkerArgs),
+    Jobs(jobs::JobsArgs),
     ListModules(registry::ListArgs),
     Describe(registry::DescribeArgs),
     RegisterModule(registry::RegisterArgs),
@@ -109,6 +115,9 @@ pub fn main() -> ExitCode {
         Command::Runs(args) => runs::runs(&args, out),
         Command::Peek(args) => runs::peek(&args, out),
         Command::Test(args) => test::test(&args, out),
+        Command::Serve(args) => serve::serve(&args, out),
+        Command::Worker(args) => serve::worker(&args, out),
+        Command::Jobs(args) => jobs::jobs(&args, out),
         Command::ListModules(args) => registry::list_modules(&args, out),
         Command::Describe(args) => registry::describe(&args, out),
         Command::RegisterModule(args) => registry::register_module(&args, out),

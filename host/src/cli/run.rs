@@ -17,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::Exit;
 use super::events;
 use super::flow::{FlowArgs, print_text};
+use super::pipeline::{self, HostArgs};
 use super::progress::Progress;
 use super::render::{self, Failure, Style};
 use super::select::{Part, SelectArgs};
@@ -30,7 +31,7 @@ use crate::run::{self, Job, LibraryServices, Limits, Mocks, Store};
 use crate::runs::{self, Journal, PastRun, RunFolder, RunsError, Which};
 use crate::secret::{self, Origin, SecretError, Secrets};
 
-/// Runs a flow, and shows what happens.
+/// Runs a flow, and shows what happens; or a pipeline, once.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -42,6 +43,7 @@ Examples:
                                             what is labelled so, but for beta and what depends on it
   pype run flow.yaml --resume               where the last run of this flow stopped
   pype run flow.yaml --json | jq .event     one event a line
+  pype run upload.yaml --input ctx.json     a pipeline: its result, or the id of its job
 
 Secrets, for {{secret.db.password}} in configs:
   PYPE_SECRET_DB_PASSWORD=… pype run flow.yaml
@@ -51,6 +53,12 @@ Secrets, for {{secret.db.password}} in configs:
 pub(crate) struct RunArgs {
     #[command(flatten)]
     flow: FlowArgs,
+    /// Of a pipeline: the context, a JSON file; `-` reads it from standard input.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Of a pipeline: work on the job here too, and wait for its result.
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     part: SelectArgs,
     /// Goes on with a run that did not succeed, or whose flow or inputs have changed: what is still as it was is used
@@ -92,12 +100,16 @@ impl SecretsArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    if args.flow.is_pipeline() {
+        let host = HostArgs { log: args.log.clone(), log_format: args.log_format, threads: args.threads };
+        return pipeline::run(&args.flow, args.input.as_deref(), args.wait, &host, args.secrets.origin(), out);
+    }
     let Some(Part { prepared, left_out }) = args.part.prepare(&args.flow, out)? else { return Ok(Exit::Invalid) };
     if !prepared.warnings.is_empty() {
         // As text with --json too: there, the output is for events.
@@ -127,20 +139,20 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
 }
 
 /// How many threads a process may use. Fixed once: pools take their size when they are first used.
-struct Budget {
-    blocking: usize,
+pub(super) struct Budget {
+    pub(super) blocking: usize,
     compute: usize,
 }
 
 impl Budget {
-    fn new(asked: Option<NonZeroUsize>) -> Self {
+    pub(super) fn new(asked: Option<NonZeroUsize>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let blocking = asked.map_or(cores * 2, NonZeroUsize::get);
         Self { blocking, compute: blocking.min(cores) }
     }
 
     /// Tells the engines inside plugins, which read their pool's size from the environment.
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         for name in ["POLARS_MAX_THREADS", "RAYON_NUM_THREADS"] {
             if std::env::var_os(name).is_none() {
                 // SAFETY: this process has one thread so far.
@@ -154,7 +166,8 @@ impl Budget {
 fn secrets(args: &RunArgs, prepared: &Prepared, out: &mut dyn Write) -> Result<Option<Secrets>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| failed("start the runtime", cause))?;
-    match runtime.block_on(secret::fetch(args.secrets.origin(), &prepared.plan)) {
+    let plan = &prepared.plan;
+    match runtime.block_on(secret::fetch(args.secrets.origin(), &secret::uses(plan), &plan.source.path)) {
         Ok(secrets) => Ok(Some(secrets)),
         Err(SecretError::Missing(missing)) => args.flow.print(&missing, out).map(|()| None),
         Err(error) => Err(error.into()),
@@ -162,7 +175,7 @@ fn secrets(args: &RunArgs, prepared: &Prepared, out: &mut dyn Write) -> Result<O
 }
 
 /// Plugins share this process's environment, and what they start inherits it; secrets are handed out by name.
-fn forget_variables() {
+pub(super) fn forget_variables() {
     for name in secret::variables() {
         // SAFETY: this process has one thread: the runtime that asked for secrets took its own along.
         unsafe { std::env::remove_var(name) };
@@ -186,24 +199,33 @@ impl From<SecretError> for Failure {
     }
 }
 
-fn failed(what: &str, cause: std::io::Error) -> Failure {
+pub(super) fn failed(what: &str, cause: std::io::Error) -> Failure {
     Failure { exit: Exit::Failed, ..Failure::invalid("host", format!("cannot {what}: {cause}")) }
 }
 
 fn start_log(args: &RunArgs, progress: &Progress<'_>) -> (Log, Writer) {
     let live = progress.live();
-    let format = match args.log_format {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
-    };
-    let (log, writer) = log::start(args.log.clone(), format, move |line| {
+    start_log_to(args.log.clone(), args.log_format, move |line| {
         // Standard error is the last resort: if it is gone, there is nobody to tell.
         let print = || drop(writeln!(std::io::stderr(), "{line}"));
         match &live {
             Some(bars) => bars.suspend(print),
             None => print(),
         }
-    });
+    })
+}
+
+/// The log of this process.
+pub(super) fn start_log_to(
+    filter: Filter,
+    format: LogFormat,
+    print: impl FnMut(&str) + Send + 'static,
+) -> (Log, Writer) {
+    let format = match format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    };
+    let (log, writer) = log::start(filter, format, print);
     let subscriber = tracing_subscriber::registry().with(log.clone());
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("the process has a subscriber of its own: the host's records go there");
@@ -351,7 +373,8 @@ pub(crate) fn planned_job(
     let (log, _) = log::start(Filter::default(), log::Format::Text, |_| {});
     let (journal, _) =
         tempfile::tempfile().and_then(Journal::start).map_err(|cause| failed("make a temporary file", cause))?;
-    let secrets = runtime.block_on(secret::fetch(secrets, &prepared.plan))?;
+    let secrets =
+        runtime.block_on(secret::fetch(secrets, &secret::uses(&prepared.plan), &prepared.plan.source.path))?;
     let budget = Budget::new(prepared.plan.settings.threads);
     let temp_dir = std::env::temp_dir();
     let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks: None };
@@ -372,7 +395,8 @@ pub(crate) fn tested_job(
     let (log, _) = log::start(Filter::default(), log::Format::Text, |_| {});
     let run = RunFolder::create(folder, prepared.plan.name.as_str())?;
     let (journal, _) = run.journal()?;
-    let secrets = runtime.block_on(secret::fetch(secrets, &prepared.plan))?;
+    let secrets =
+        runtime.block_on(secret::fetch(secrets, &secret::uses(&prepared.plan), &prepared.plan.source.path))?;
     let budget = Budget::new(prepared.plan.settings.threads);
     let (temp_dir, mocks) = (folder.to_owned(), Some(mocks));
     let around = Surroundings { secrets, budget: &budget, log: &log, journal, temp_dir, mocks };

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
-use pype_core::flow::schema;
+use pype_core::{flow, pipeline};
 
 use super::Exit;
 use super::registry::RegistryChoice;
@@ -29,13 +29,16 @@ pub(crate) struct SchemaArgs {
 enum Document {
     /// A flow, with the modules of the registry.
     Flow,
+    /// A pipeline, with the modules of the registry.
+    Pipeline,
 }
 
 /// `pype schema`.
 pub(crate) fn schema(args: &SchemaArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let registry = args.choice.to_read()?;
     let schema = match args.document {
-        Document::Flow => schema::schema_with(&registry.catalog),
+        Document::Flow => flow::schema::schema_with(&registry.catalog),
+        Document::Pipeline => pipeline::schema_with(&registry.catalog),
     };
     let text = serde_json::to_string_pretty(&schema).expect("a schema is plain data");
     writeln!(out, "{text}")?;

@@ -19,7 +19,7 @@ Examples:
   pype new-module shout_mod --kind mod
   pype new-module prices --kind source --path ../prices --pype-plugin 1.0")]
 pub(crate) struct NewModuleArgs {
-    /// The module's name in flows, and its crate's: letters, digits and `_`
+    /// The module's name in flows and pipelines, and its crate's: letters, digits and `_`
     name: String,
     /// What it is to do
     #[arg(long, value_enum)]
@@ -43,6 +43,8 @@ enum NewKind {
     Sink,
     /// Works without data
     Solo,
+    /// Is a stage of a pipeline
+    Execute,
 }
 
 /// `pype new-module`.
@@ -79,11 +81,10 @@ fn next_steps(name: &str, kind: NewKind, folder: &Path) -> String {
     let library = render::shown(&target.join(format!("{prefix}{name}{suffix}")));
     format!(
         "created the {kind} `{name}` in {}: see {}\n\nnext:\n  cargo build --release --manifest-path {manifest}\n  \
-         pype register-module {library}\nthen in a flow, under `modules`:\n  - id: a_step\n    name: {name}\n    configs:\n      \
-         required:\n        {}\n",
+         pype register-module {library}\nthen in a {}\n",
         render::shown(folder),
         render::shown(&folder.join("src/lib.rs")),
-        kind.example(),
+        kind.used(name),
         kind = kind.word(),
     )
 }
@@ -95,6 +96,7 @@ impl NewKind {
             Self::Mod => "mod",
             Self::Sink => "sink",
             Self::Solo => "solo",
+            Self::Execute => "execute",
         }
     }
 
@@ -104,6 +106,18 @@ impl NewKind {
             Self::Mod => templates::MOD,
             Self::Sink => templates::SINK,
             Self::Solo => templates::SOLO,
+            Self::Execute => templates::EXECUTE,
+        }
+    }
+
+    /// Where it stands in a document, and how.
+    fn used(self, name: &str) -> String {
+        let example = self.example();
+        match self {
+            Self::Source | Self::Mod | Self::Sink | Self::Solo => format!(
+                "flow, under `modules`:\n  - id: a_step\n    name: {name}\n    configs:\n      required:\n        {example}"
+            ),
+            Self::Execute => format!("pipeline, under `stages`:\n  - execute: {name}\n    configs:\n      {example}"),
         }
     }
 
@@ -112,7 +126,7 @@ impl NewKind {
         match self {
             Self::Source | Self::Mod => "rows: 3",
             Self::Sink => "output_path: came.txt",
-            Self::Solo => "whom: world",
+            Self::Solo | Self::Execute => "whom: world",
         }
     }
 
@@ -120,7 +134,7 @@ impl NewKind {
     fn needs_arrow(self) -> bool {
         match self {
             Self::Source | Self::Mod | Self::Sink => true,
-            Self::Solo => false,
+            Self::Solo | Self::Execute => false,
         }
     }
 }
@@ -234,6 +248,7 @@ fn type_name(name: &str) -> String {
     const IN_SCOPE: &[&str] = &[
         "Arc",
         "ArrayRef",
+        "Bytes",
         "Clone",
         "Commit",
         "Config",
@@ -242,11 +257,14 @@ fn type_name(name: &str) -> String {
         "Debug",
         "Default",
         "Deserialize",
+        "Dispatch",
         "Drop",
         "Eq",
         "Err",
         "Error",
         "ErrorKind",
+        "Execute",
+        "Fields",
         "File",
         "Fn",
         "FnMut",
@@ -257,12 +275,14 @@ fn type_name(name: &str) -> String {
         "Iterator",
         "JsonSchema",
         "Mod",
+        "Next",
         "None",
         "Ok",
         "Option",
         "Ord",
         "Outputs",
         "PathBuf",
+        "PipelineContext",
         "RecordBatch",
         "Result",
         "Self",
@@ -277,6 +297,7 @@ fn type_name(name: &str) -> String {
         "Sync",
         "ToString",
         "Unpin",
+        "Value",
         "Vec",
         "Write",
     ];
@@ -347,7 +368,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_blank_and_the_authors_part_is_short() {
-        for kind in [NewKind::Source, NewKind::Mod, NewKind::Sink, NewKind::Solo] {
+        for kind in [NewKind::Source, NewKind::Mod, NewKind::Sink, NewKind::Solo, NewKind::Execute] {
             for (path, text) in files("my_thing", kind, &Sdk::Version("1.0".into())) {
                 assert!(!text.contains("__"), "{kind:?} {}: {text}", path.display());
             }

@@ -1,6 +1,7 @@
 //! Modules that panic wherever a module can, one that tells secrets, and modules that need a working runtime.
 
 mod leak;
+mod stages;
 
 use std::time::Duration;
 
@@ -112,4 +113,7 @@ impl Solo for FetchSolo {
     }
 }
 
-export_plugin! { solos: [PanicSolo, SleepSolo, FetchSolo, leak::LeakSolo] }
+export_plugin! {
+    solos: [PanicSolo, SleepSolo, FetchSolo, leak::LeakSolo],
+    executes: [stages::TroubleStage, stages::OneAtATime],
+}

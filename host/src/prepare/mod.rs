@@ -3,6 +3,8 @@
 //! All problems of the document come at once, as diagnostics with places; problems of the surroundings (a file that cannot
 //! be read, no registry) are errors.
 
+mod pipeline;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,37 @@ use pype_core::flow::plan::{Plan, PlannedNode};
 use pype_core::name::NodeId;
 use pype_core::template::{Context, SetError, parse_set};
 
+use pype_core::catalog::ModuleEntry;
+
 use crate::durable;
 use crate::loader::{self, Digest, LoadError};
 use crate::registry::{self, Registry, RegistryError};
+
+pub use self::pipeline::{PreparedPipeline, prepare_pipeline};
+
+/// What a document declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentKind {
+    /// A flow, or whatever else is no pipeline: planning says what is wrong with it.
+    Flow,
+    /// A pipeline.
+    Pipeline,
+}
+
+/// What the document at `path` declares.
+///
+/// # Errors
+/// It cannot be read, or is no YAML.
+pub fn kind_of(path: &Path) -> Result<DocumentKind, PrepareError> {
+    if path.is_dir() {
+        return Ok(DocumentKind::Flow);
+    }
+    let tree = document::parse(&Source::new(path, read(path)?)).map_err(PrepareError::Invalid)?;
+    Ok(match child(&tree.value, "pipeline") {
+        Some(_) => DocumentKind::Pipeline,
+        None => DocumentKind::Flow,
+    })
+}
 
 /// What the command line adds to a document.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +161,7 @@ fn prepare_flow(path: &Path, given: &Given) -> Result<Prepared, PrepareError> {
     let source = Source::new(path, read(path)?);
     let folder = folder_of(path)?;
     let registry = registry::find(given.registry.as_deref(), &folder)?;
-    let name = flow_name(&source)?;
+    let name = document_name(&source, "flow")?;
     let context = context(&folder, name.as_deref(), given)?;
     let (plan, warnings) = load_and_plan(&source, &registry.catalog, &context).map_err(|mut found| {
         // A module that is not known may be one whose entry cannot be read.
@@ -142,17 +172,20 @@ fn prepare_flow(path: &Path, given: &Given) -> Result<Prepared, PrepareError> {
     Ok(Prepared { plan, context, folder, libraries, warnings, source, context_given: given.has_context() })
 }
 
-/// The name of the flow, before anything else of it is understood: its context file is named after it.
-fn flow_name(source: &Source) -> Result<Option<String>, PrepareError> {
+/// The name in a document, before anything else of it is understood: its context file is named after it.
+fn document_name(source: &Source, kind: &str) -> Result<Option<String>, PrepareError> {
     let tree = document::parse(source).map_err(PrepareError::Invalid)?;
-    let child = |node: &Node, key: &str| match node {
-        Node::Map(entries) => entries.iter().find(|(k, _)| k.value == key).map(|(_, v)| v.value.clone()),
-        _ => None,
-    };
-    Ok(child(&tree.value, "flow").and_then(|flow| child(&flow, "name")).and_then(|name| match name {
-        Node::Str(name) => Some(name),
+    Ok(child(&tree.value, kind).and_then(|head| child(head, "name")).and_then(|name| match name {
+        Node::Str(name) => Some(name.clone()),
         _ => None,
     }))
+}
+
+fn child<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    match node {
+        Node::Map(entries) => entries.iter().find(|(k, _)| k.value == key).map(|(_, v)| &v.value),
+        _ => None,
+    }
 }
 
 fn context(folder: &Path, name: Option<&str>, given: &Given) -> Result<Context, PrepareError> {
@@ -174,12 +207,12 @@ fn context(folder: &Path, name: Option<&str>, given: &Given) -> Result<Context, 
 }
 
 fn libraries(plan: &Plan, registry: &Registry) -> Result<BTreeMap<NodeId, LibraryFile>, PrepareError> {
-    let of = |node: &PlannedNode| {
-        let path = registry::library_path(&node.entry, registry.folder())?;
-        let sha256 = node.entry.sha256.as_ref().map(Digest::new);
-        Ok((node.id.clone(), LibraryFile { path, sha256 }))
-    };
-    plan.nodes().iter().map(of).collect()
+    plan.nodes().iter().map(|node: &PlannedNode| Ok((node.id.clone(), library(&node.entry, registry)?))).collect()
+}
+
+fn library(entry: &ModuleEntry, registry: &Registry) -> Result<LibraryFile, PrepareError> {
+    let path = registry::library_path(entry, registry.folder())?;
+    Ok(LibraryFile { path, sha256: entry.sha256.as_ref().map(Digest::new) })
 }
 
 fn read(path: &Path) -> Result<String, PrepareError> {

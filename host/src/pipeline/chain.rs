@@ -1,0 +1,193 @@
+//! One run of a pipeline, or of its rest, from stage to stage.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use pype_core::catalog::ModuleKind;
+use pype_core::pipeline::context::Context;
+use pype_core::pipeline::envelope::Envelope;
+use pype_plugin::host::Chain;
+use pype_plugin::queue::{Accepted, NewJob};
+use pype_plugin::{ContextStore, Error, ErrorKind, Field, Next, PipelineContext, Result, RunFacts};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::context::RunContext;
+use super::now_ms;
+use super::open::Opened;
+use super::stage::{Failed, OpenStage, Passage, timed_out};
+
+/// What a caller asks besides the context.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// The same for everything that is asked for twice.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context: `traceparent`.
+    pub trace: Option<String>,
+}
+
+/// What a caller gets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The result: the pipeline has no dispatch, or a stage ended it before.
+    Done(Value),
+    /// The rest is a job.
+    Accepted(Accepted),
+}
+
+impl Opened {
+    /// Runs the caller's part.
+    ///
+    /// # Errors
+    /// A stage failed for good, or the job was not accepted.
+    pub async fn run(self: &Arc<Self>, context: Context, asked: Asked) -> Result<Answer> {
+        let facts = RunFacts {
+            run_id: uuid::Uuid::now_v7().to_string(),
+            pipeline: self.plan.name().to_string(),
+            context_version: context.version().to_string(),
+            attempt: 1,
+            idempotency_key: asked.idempotency_key,
+            shard: context.shard(self.plan.context()),
+            trace: asked.trace,
+            ..RunFacts::default()
+        };
+        let ctx = RunContext { plan: self.plan.clone(), context, facts };
+        let run = Arc::new(Run { opened: self.clone(), accepted: OnceLock::new() });
+        let result = run.clone().bounded(0, ctx.clone()).await;
+        match (run.accepted.get(), result) {
+            // What a stage before the dispatch made of it, or whether it failed then: the job is there.
+            (Some(accepted), _) => Ok(Answer::Accepted(accepted.clone())),
+            (None, Ok(value)) => Ok(Answer::Done(value)),
+            (None, Err(error)) => {
+                if self.plan.dispatch().is_none() {
+                    self.bury(ctx, &error).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the rest of a job.
+    pub(super) async fn resume(self: &Arc<Self>, at: usize, ctx: RunContext) -> Result<Value> {
+        Arc::new(Run { opened: self.clone(), accepted: OnceLock::new() }).bounded(at, ctx).await
+    }
+
+    /// Gives what has failed for good to the dead-letter stage, if there is one.
+    pub(super) async fn bury(self: &Arc<Self>, mut ctx: RunContext, error: &Error) {
+        let Some(stage) = self.dead_letter.clone() else { return };
+        if let Err(refused) = ctx.set("error", Field::Json(json!(error))) {
+            tracing::warn!("the dead letter lacks its error: {refused}");
+        }
+        let run = Arc::new(Run { opened: self.clone(), accepted: OnceLock::new() });
+        if let Err(error) = run.execute(&stage, self.stages.len(), ctx).await {
+            tracing::error!(pipeline = self.plan.name().as_str(), "the dead letter was not taken: {error}");
+        }
+    }
+}
+
+struct Run {
+    opened: Arc<Opened>,
+    accepted: OnceLock<Accepted>,
+}
+
+type Going = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
+
+impl Run {
+    async fn bounded(self: Arc<Self>, at: usize, ctx: RunContext) -> Result<Value> {
+        let Some(time) = self.opened.plan.settings().timeout else { return self.go_on(at, ctx).await };
+        let observer = self.opened.observer.clone();
+        let told = ctx.clone();
+        tokio::time::timeout(time, self.go_on(at, ctx)).await.unwrap_or_else(|_| {
+            let message = format!("it took longer than {} s", time.as_secs_f64());
+            let error = Error::new(ErrorKind::TimedOut, "timed-out", message).retryable(true);
+            observer(&Failed::of(&told, "settings.timeout_s", told.facts.attempt, error.clone(), None));
+            Err(error)
+        })
+    }
+
+    /// Runs the stages from `at` on.
+    fn go_on(self: Arc<Self>, at: usize, ctx: RunContext) -> Going {
+        // A chain of futures, each in the one before: without the box it would hold itself.
+        Box::pin(async move {
+            let Some(stage) = self.opened.stages.get(at).cloned() else {
+                return Ok(ctx.context.to_json_without_bytes());
+            };
+            match stage.stage.kind() {
+                ModuleKind::Dispatch => self.dispatch(&stage, &ctx).await.inspect_err(|error| {
+                    (self.opened.observer)(&Failed::of(&ctx, stage.stage.id.as_str(), 1, error.clone(), None));
+                }),
+                _ => self.execute(&stage, at + 1, ctx).await,
+            }
+        })
+    }
+
+    async fn execute(self: Arc<Self>, stage: &OpenStage, next: usize, ctx: RunContext) -> Result<Value> {
+        let observer = self.opened.observer.clone();
+        let rest = |passage| Next::new(Rest { run: self.clone(), at: next, passage });
+        stage.execute(&ctx, rest, &observer).await
+    }
+
+    async fn dispatch(&self, stage: &OpenStage, ctx: &RunContext) -> Result<Value> {
+        let plan = &self.opened.plan;
+        let mut envelope = Envelope::of(plan, &ctx.context, now_ms());
+        envelope.idempotency_key.clone_from(&ctx.facts.idempotency_key);
+        envelope.trace.clone_from(&ctx.facts.trace);
+        let job = NewJob {
+            id: uuid::Uuid::now_v7().to_string(),
+            pipeline: plan.name().to_string(),
+            version: plan.version().to_string(),
+            shard: envelope.shard,
+            ordered: stage.stage.queueing.ordered,
+            idempotency_key: ctx.facts.idempotency_key.clone(),
+            asked: ctx.facts.idempotency_key.as_ref().map(|_| asked(&envelope)),
+            delay_ms: u64::try_from(stage.stage.queueing.delay.as_millis()).unwrap_or(u64::MAX),
+            max_attempts: stage.stage.retry.attempts.get(),
+            payload: envelope.encode().into(),
+        };
+        let queue = stage.instances.first();
+        let enqueued = queue.enqueue(job);
+        let accepted = match stage.stage.timeout {
+            None => enqueued.await,
+            Some(time) => {
+                tokio::time::timeout(time, enqueued).await.unwrap_or_else(|_| Err(timed_out(&stage.stage, time)))
+            }
+        };
+        let accepted = accepted.map_err(|mut error| {
+            stage.redactor.error(&mut error);
+            error
+        })?;
+        let id = accepted.id.clone();
+        // A stage before that goes on twice gets two jobs; the caller is told of the first.
+        drop(self.accepted.set(accepted));
+        Ok(json!({ "job_id": id }))
+    }
+}
+
+/// What tells one request from another: the fields of its context.
+fn asked(envelope: &Envelope) -> String {
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_vec(&envelope.fields).expect("fields are plain data"));
+    for (name, blob) in &envelope.blobs {
+        hash.update(name.as_bytes());
+        hash.update(blob.bytes().unwrap_or_default());
+    }
+    hex::encode(hash.finalize())
+}
+
+/// What a stage goes on with.
+struct Rest {
+    run: Arc<Run>,
+    at: usize,
+    passage: Arc<Passage>,
+}
+
+impl Chain for Rest {
+    fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + 'static {
+        let (run, at, passage) = (self.run.clone(), self.at, self.passage.clone());
+        async move {
+            let ctx = ctx.into_store::<RunContext>()?;
+            passage.pass(run.go_on(at, ctx)).await
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! From a plan to stages that are open.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pype_core::catalog::ModuleKind;
+use pype_core::name::NodeId;
+use pype_core::pipeline::plan::{Plan, Stage};
+use pype_core::template::{self, Globals, Scope};
+use pype_plugin::host::{HostServices, Instance, NodeFacts};
+use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::instances::{Instances, Opener};
+use super::stage::{Observer, OpenStage};
+use crate::loader::{LoadError, Loaded, Loader};
+use crate::observe::log::{Level, Log, Record};
+use crate::prepare::LibraryFile;
+use crate::run::LibraryServices;
+use crate::run::services::fields_of;
+use crate::secret::{self, Secrets};
+
+/// How long a stage may take to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the stages of a pipeline have around them.
+pub struct Surroundings {
+    /// What `{{context.…}}` stands for.
+    pub context: template::Context,
+    /// What `{{secret.…}}` stands for.
+    pub secrets: Secrets,
+    /// Relative paths start here.
+    pub folder: PathBuf,
+    /// Where the library of each stage is.
+    pub libraries: BTreeMap<NodeId, LibraryFile>,
+    /// How many threads blocking work may use.
+    pub threads: usize,
+    /// Where records go.
+    pub log: Log,
+    /// Who hears of failures.
+    pub observer: Observer,
+}
+
+/// A pipeline whose stages are open, once and for all runs.
+pub struct Opened {
+    pub(super) plan: Arc<Plan>,
+    pub(super) stages: Vec<Arc<OpenStage>>,
+    pub(super) dead_letter: Option<Arc<OpenStage>>,
+    pub(super) observer: Observer,
+    /// Told to stages when what is under way is to end at once.
+    pub(super) cancel: CancellationToken,
+    queue_key: Option<String>,
+    // For files that nobody needs afterwards: it goes with this.
+    _scratch: TempDir,
+}
+
+/// What the stages of one opened pipeline share.
+struct Here {
+    scratch: PathBuf,
+    cancel: CancellationToken,
+}
+
+/// Why a pipeline is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A library cannot be used.
+    #[error(transparent)]
+    Library(#[from] LoadError),
+    /// There is no room for temporary files.
+    #[error("cannot make a temporary folder: {0}")]
+    Scratch(std::io::Error),
+    /// A stage does not open.
+    #[error("the stage `{stage}` of `{pipeline}` does not open: {error}")]
+    Stage {
+        /// The pipeline.
+        pipeline: String,
+        /// Which.
+        stage: NodeId,
+        /// Why.
+        error: Error,
+    },
+}
+
+impl Opened {
+    /// Opens the stages in their order. What is open already when one does not is closed again.
+    ///
+    /// # Errors
+    /// A library is not there or has changed, or a stage does not open.
+    pub async fn open(
+        plan: Arc<Plan>,
+        around: &Surroundings,
+        loader: &Loader<LibraryServices>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let scratch = tempfile::tempdir().map_err(OpenError::Scratch)?;
+        let cancel = CancellationToken::new();
+        let here = Here { scratch: scratch.path().to_owned(), cancel: cancel.clone() };
+        let mut opened = Self {
+            plan: plan.clone(),
+            stages: Vec::with_capacity(plan.stages().len()),
+            dead_letter: None,
+            observer: around.observer.clone(),
+            cancel: cancel.clone(),
+            queue_key: None,
+            _scratch: scratch,
+        };
+        for stage in plan.stages().iter().chain(plan.dead_letter()) {
+            match open_stage(&plan, stage, around, &here, loader).await {
+                Ok((one, configs)) if stage.kind() == ModuleKind::Dispatch => {
+                    opened.queue_key = Some(format!("{} {configs} {}", stage.module, around.folder.display()));
+                    opened.stages.push(Arc::new(one));
+                }
+                Ok((one, _)) if opened.stages.len() < plan.stages().len() => opened.stages.push(Arc::new(one)),
+                Ok((one, _)) => opened.dead_letter = Some(Arc::new(one)),
+                Err(error) => {
+                    opened.close().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Arc::new(opened))
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The queue, if there is a dispatch.
+    pub fn queue(&self) -> Option<Arc<Instance>> {
+        let at = self.plan.resume_at().checked_sub(1).filter(|_| self.plan.dispatch().is_some())?;
+        Some(self.stages[at].instances.first())
+    }
+
+    /// The same for all pipelines with the same queue.
+    pub fn queue_key(&self) -> Option<&str> {
+        self.queue_key.as_deref()
+    }
+
+    /// Closes all stages, the last first. A run that is under way keeps its stage from closing for so long only.
+    pub async fn close(&self) {
+        self.cancel.cancel();
+        for one in self.dead_letter.iter().chain(self.stages.iter().rev()) {
+            for instance in one.instances.all() {
+                let closed = tokio::time::timeout(CLOSE_PATIENCE, instance.close()).await;
+                match closed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(stage = one.stage.id.as_str(), "the stage did not close: {error}"),
+                    Err(_) => tracing::warn!(stage = one.stage.id.as_str(), "the stage did not close in time"),
+                }
+            }
+        }
+    }
+}
+
+/// The queue of a pipeline alone; `None` if it has no dispatch.
+///
+/// # Errors
+/// The library is not there or has changed, or the queue does not open.
+pub async fn open_queue(
+    plan: &Plan,
+    around: &Surroundings,
+    loader: &Loader<LibraryServices>,
+) -> Result<Option<Arc<Instance>>, OpenError> {
+    match plan.dispatch() {
+        Some(stage) => {
+            let here = Here { scratch: std::env::temp_dir(), cancel: CancellationToken::new() };
+            let (opened, _) = open_stage(plan, stage, around, &here, loader).await?;
+            Ok(Some(opened.instances.first()))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A stage, and the configs that it was opened with.
+async fn open_stage(
+    plan: &Plan,
+    stage: &Stage,
+    around: &Surroundings,
+    here: &Here,
+    loader: &Loader<LibraryServices>,
+) -> Result<(OpenStage, Value), OpenError> {
+    let file = &around.libraries[&stage.id];
+    let Loaded { library, .. } = loader.load(&file.path, file.sha256.as_ref())?;
+    let failed = |error| OpenError::Stage { pipeline: plan.name().to_string(), stage: stage.id.clone(), error };
+    let configs = configs(plan, stage, around).map_err(failed)?;
+    let facts = NodeFacts {
+        node_id: stage.id.to_string(),
+        threads: around.threads,
+        temp_dir: here.scratch.clone(),
+        folder: around.folder.clone(),
+        ..NodeFacts::default()
+    };
+    let services = Arc::new(StageServices {
+        log: around.log.clone(),
+        pipeline: plan.name().to_string(),
+        stage: stage.id.to_string(),
+        cancel: here.cancel.clone(),
+    });
+    let described = library.describe().map_err(failed)?;
+    let exclusive = described.modules.iter().any(|one| one.name == stage.module.as_str() && one.exclusive);
+    let module = stage.module.to_string();
+    let opener = Opener { library, module, configs: configs.clone(), facts, services, exclusive };
+    let instances = Instances::open(opener).await.map_err(failed)?;
+    let redactor = around.secrets.redactor().clone();
+    Ok((OpenStage { stage: stage.clone(), instances, redactor }, configs))
+}
+
+/// The configs with templates filled in and paths made absolute.
+fn configs(plan: &Plan, stage: &Stage, around: &Surroundings) -> Result<Value> {
+    let globals = Globals::new();
+    let secret = around.secrets.lookup();
+    let scope = Scope { context: &around.context, globals: &globals, env: &secret::environment, iter: None, secret };
+    let mut configs = template::render(&stage.configs, &stage.spans, &scope, plan.source()).map_err(|problems| {
+        let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Error::new(ErrorKind::Config, "template", message)
+    })?;
+    // What is too large to be whole the module itself refuses.
+    drop(stage.entry.settle_integers(&mut configs));
+    stage.entry.absolutize(&mut configs, &around.folder);
+    Ok(configs)
+}
+
+/// What a stage may ask of the host.
+pub(super) struct StageServices {
+    log: Log,
+    pipeline: String,
+    stage: String,
+    cancel: CancellationToken,
+}
+
+impl HostServices for StageServices {
+    fn log_enabled(&self, level: u8, target: &str) -> bool {
+        self.log.keeps(Level::from_number(level), target)
+    }
+
+    fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
+        let mut all = Map::new();
+        all.insert("pipeline".to_owned(), self.pipeline.as_str().into());
+        all.insert("stage".to_owned(), self.stage.as_str().into());
+        // Whose record it is, is for the host to say.
+        let ours = ["pipeline", "stage"];
+        all.extend(fields_of(fields).into_iter().filter(|(name, _)| !ours.contains(&name.as_str())));
+        self.log.write(Record::now(Level::from_number(level), target, message, all));
+    }
+
+    fn set_global(&self, name: &str, _: Value) -> Result<()> {
+        let message = format!("the global `{name}` can be set in flows only");
+        Err(Error::new(ErrorKind::Unsupported, "no-globals", message))
+    }
+
+    fn global(&self, _: &str) -> Option<Value> {
+        None
+    }
+
+    fn progress(&self, _: u64, _: u64) {}
+
+    fn metric(&self, name: &str, value: f64) {
+        let fields = serde_json::json!({ "metric": name, "value": value }).to_string();
+        self.log(Level::Debug as u8, "pype::metric", name, fields.as_bytes());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    fn until_cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.cancel.clone().cancelled_owned()
+    }
+
+    fn register_artifact(&self, _: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
+        let error = Error::new(ErrorKind::Unsupported, "no-artifacts", "artifacts are registered in flows only");
+        std::future::ready(Err(error))
+    }
+}
