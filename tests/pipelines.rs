@@ -172,6 +172,14 @@ fn with_the_store_down_a_job_is_tried_again_then_dead_and_finished_by_hand() {
     sandbox.ok(&["jobs", "upload.yaml", "retry", &id]);
     assert_eq!(serving.end_of(&id)["state"], "succeeded");
     assert_eq!(fs::read(sandbox.path("output/uploads/a/hello.bin")).expect("stored"), [1, 2, 3]);
+    let metrics = serving.ask("GET", "/metrics", &[], b"").body;
+    for line in [
+        "pype_runs_total{pipeline=\"upload\",outcome=\"accepted\"} 1",
+        "pype_jobs_total{pipeline=\"upload\",outcome=\"dead\"} 1",
+        "pype_failures_total{pipeline=\"upload\",stage=\"storage_write\",code=\"storage-failed\",retried=\"no\"} 3",
+    ] {
+        assert!(metrics.contains(line), "{line}:\n{metrics}");
+    }
 }
 
 #[test]
@@ -210,7 +218,7 @@ fn what_is_wrong_with_a_request_is_said() {
         ("/pipelines/upload", vec![JSON, "Authorization: Bearer other"], good.as_str(), 401, "unauthorized", ""),
         ("/pipelines/uplaod", vec![JSON, token], good.as_str(), 404, "no-such-pipeline", "upload"),
         ("/pipelines/upload", vec![JSON, token], "{\"a\": oops}", 400, "bad-json", "column 7"),
-        ("/pipelines/upload", vec![JSON, token], "{\"file_pth\": 1}", 422, "bad-context", "`file_path` is missing"),
+        ("/pipelines/upload", vec![JSON, token], "{\"file_pth\": 1}", 422, "bad-context", "did you mean `file_path`?"),
         ("/pipelines/upload", vec!["Content-Type: text/csv", token], "a,b", 415, "unsupported-media-type", "multipart"),
         ("/pipelines/upload", vec![JSON, token], large.as_str(), 413, "too-large", ""),
         ("/pipelines/upload", vec![JSON, token, "Idempotency-Key: "], good.as_str(), 400, "bad-idempotency-key", ""),
@@ -419,7 +427,9 @@ fn what_is_wrong_with_a_pipeline_is_said_at_its_place() {
     with("  - execute: logging", "  - dispatch: in_memory\n  - execute: logging").fails(20, &["second dispatch"]);
     with("shard_key: file_path", "shard_key: file_pth").fails(20, &["file_pth", "wrong.yaml:"]);
     sandbox.write("ctx.json", "{\"file_pth\": \"x\"}");
-    sandbox.pype(&["run", "upload.yaml", "--input", "ctx.json"]).fails(20, &["`file_path` is missing", "file_pth"]);
+    sandbox
+        .pype(&["run", "upload.yaml", "--input", "ctx.json"])
+        .fails(20, &["`file_path` is missing", "did you mean `file_path`?"]);
     sandbox.pype(&["run", "upload.yaml", "--input", "absent.json"]).fails(20, &["absent.json"]);
     sandbox.pype(&["jobs", "upload.yaml", "show", "nobody"]).fails(30, &["no job `nobody`"]);
 }

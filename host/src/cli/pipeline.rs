@@ -26,7 +26,7 @@ use super::signals;
 use crate::loader::Loader;
 use crate::observe::log::{Filter, Log, Writer};
 use crate::pipeline::{
-    Answer, Asked, Failed, Observer, OpenError, Opened, ServeError, Surroundings, Worker, WorkerLimits,
+    Answer, Asked, Failed, Metrics, Observer, OpenError, Opened, ServeError, Surroundings, Worker, WorkerLimits,
 };
 use crate::prepare::{DocumentKind, PrepareError, PreparedPipeline, kind_of, prepare_pipeline};
 use crate::run::LibraryServices;
@@ -55,6 +55,8 @@ pub(super) struct Host {
     /// Fires at the first signal.
     pub(super) stop: CancellationToken,
     loader: Loader<LibraryServices>,
+    /// Of all pipelines.
+    pub(super) metrics: Metrics,
     log: Log,
     _writer: Writer,
     threads: usize,
@@ -75,7 +77,7 @@ impl Host {
         signals::watch(stop.clone()).map_err(|cause| failed("watch for signals", cause))?;
         let facts = LibraryFacts { threads: budget.blocking };
         let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
-        Ok(Self { runtime, stop, loader, log, _writer: writer, threads: budget.blocking })
+        Ok(Self { runtime, stop, loader, metrics: Metrics::default(), log, _writer: writer, threads: budget.blocking })
     }
 
     /// What the stages of a pipeline have around them. From now on the log masks its secrets.
@@ -90,6 +92,7 @@ impl Host {
             threads: self.threads,
             log: self.log.clone(),
             observer: told(),
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -347,9 +350,14 @@ fn context(prepared: &PreparedPipeline, input: Option<&Path>) -> Result<Context,
         Failure::invalid("bad-json", format!("{place}:{}:{}: {cause}", cause.line(), cause.column()))
     })?;
     Context::from_json(prepared.plan.context(), value).map_err(|error| {
-        Failure::invalid("bad-context", error.to_string())
-            .place(place)
-            .hint("give the fields that the pipeline's `context` declares, in a JSON file: --input ctx.json")
+        let meant: Vec<String> = error.meant().map(|field| format!("`{field}`")).collect();
+        let hint = match meant.is_empty() {
+            true => {
+                "give the fields that the pipeline's `context` declares, in a JSON file: --input ctx.json".to_owned()
+            }
+            false => format!("did you mean {}?", meant.join(", ")),
+        };
+        Failure::invalid("bad-context", error.to_string()).place(place).hint(hint)
     })
 }
 

@@ -26,7 +26,7 @@ Examples:
   curl http://127.0.0.1:8080/jobs/0199…            the job that it answered with
   pype serve flows/upload --jobs 0                 leaves the jobs to `pype worker`
 
-Paths: POST /pipelines/NAME, GET /jobs/ID, /openapi.json, /healthz.")]
+Paths: POST /pipelines/NAME, GET /jobs/ID, /openapi.json, /metrics, /healthz.")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     documents: DocumentsArgs,
@@ -111,7 +111,7 @@ pub(crate) fn serve(args: &ServeArgs, out: &mut dyn Write) -> Result<Exit, Failu
         requests: args.requests,
         drain: Duration::from_secs(args.work.drain),
     };
-    let listening = Server::listen(args.listen, opened.clone(), token, limits);
+    let listening = Server::listen(args.listen, opened.clone(), token, host.metrics.clone(), limits);
     let server = host.runtime.block_on(async {
         let server = listening.await;
         if server.is_err() {

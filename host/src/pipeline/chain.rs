@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use pype_core::catalog::ModuleKind;
 use pype_core::pipeline::context::Context;
@@ -42,6 +43,18 @@ impl Opened {
     /// # Errors
     /// A stage failed for good, or the job was not accepted.
     pub async fn run(self: &Arc<Self>, context: Context, asked: Asked) -> Result<Answer> {
+        let began = Instant::now();
+        let answer = self.answer(context, asked).await;
+        let outcome = match &answer {
+            Ok(Answer::Done(_)) => "done",
+            Ok(Answer::Accepted(_)) => "accepted",
+            Err(_) => "failed",
+        };
+        self.metrics.ran(self.plan.name().as_str(), outcome, began.elapsed());
+        answer
+    }
+
+    async fn answer(self: &Arc<Self>, context: Context, asked: Asked) -> Result<Answer> {
         let facts = RunFacts {
             run_id: uuid::Uuid::now_v7().to_string(),
             pipeline: self.plan.name().to_string(),

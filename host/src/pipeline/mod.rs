@@ -9,7 +9,9 @@
 
 mod chain;
 mod context;
+mod embedded;
 mod instances;
+mod metrics;
 mod open;
 mod serve;
 mod stage;
@@ -17,6 +19,8 @@ mod worker;
 
 pub use self::chain::{Answer, Asked};
 pub use self::context::RunContext;
+pub use self::embedded::{Chained, Rest};
+pub use self::metrics::Metrics;
 pub use self::open::{OpenError, Opened, Surroundings, open_queue};
 pub use self::serve::{ServeError, Server, ServerLimits};
 pub use self::stage::{Failed, Observer};

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::instances::{Instances, Opener};
+use super::metrics::Metrics;
 use super::stage::{Observer, OpenStage};
 use crate::loader::{LoadError, Loaded, Loader};
 use crate::observe::log::{Level, Log, Record};
@@ -43,6 +44,8 @@ pub struct Surroundings {
     pub log: Log,
     /// Who hears of failures.
     pub observer: Observer,
+    /// Where runs and jobs are counted.
+    pub metrics: Metrics,
 }
 
 /// A pipeline whose stages are open, once and for all runs.
@@ -51,6 +54,7 @@ pub struct Opened {
     pub(super) stages: Vec<Arc<OpenStage>>,
     pub(super) dead_letter: Option<Arc<OpenStage>>,
     pub(super) observer: Observer,
+    pub(super) metrics: Metrics,
     /// Told to stages when what is under way is to end at once.
     pub(super) cancel: CancellationToken,
     queue_key: Option<String>,
@@ -102,7 +106,8 @@ impl Opened {
             plan: plan.clone(),
             stages: Vec::with_capacity(plan.stages().len()),
             dead_letter: None,
-            observer: around.observer.clone(),
+            observer: around.metrics.counting(around.observer.clone()),
+            metrics: around.metrics.clone(),
             cancel: cancel.clone(),
             queue_key: None,
             _scratch: scratch,

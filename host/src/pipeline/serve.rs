@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::chain::{Answer, Asked};
+use super::metrics::Metrics;
 use super::open::Opened;
 
 /// A key is at most this long.
@@ -72,6 +73,7 @@ struct Shared {
     pipelines: BTreeMap<String, Arc<Opened>>,
     token: Option<String>,
     running: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
 impl Server {
@@ -83,16 +85,18 @@ impl Server {
         address: SocketAddr,
         pipelines: impl IntoIterator<Item = Arc<Opened>>,
         token: Option<String>,
+        metrics: Metrics,
         limits: ServerLimits,
     ) -> Result<Self, ServeError> {
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
         let pipelines = pipelines.into_iter().map(|one| (one.plan().name().to_string(), one)).collect();
         let running = Arc::new(Semaphore::new(limits.requests));
-        let shared = Arc::new(Shared { pipelines, token, running });
+        let shared = Arc::new(Shared { pipelines, token, running, metrics });
         let guarded = Router::new()
             .route("/pipelines/{name}", post(run))
             .route("/jobs/{id}", get(job))
             .route("/openapi.json", get(openapi::document))
+            .route("/metrics", get(counts))
             .layer(DefaultBodyLimit::max(limits.body_bytes))
             .layer(middleware::from_fn_with_state(shared.clone(), guard));
         let router = guarded.route("/healthz", get(|| async { "ok\n" })).fallback(nothing_there);
@@ -176,8 +180,14 @@ fn is_same(given: &str, token: &str) -> bool {
 }
 
 async fn nothing_there() -> Refusal {
-    let message = "there is nothing here: POST /pipelines/{name}, GET /jobs/{id}, /openapi.json and /healthz are";
+    let message =
+        "there is nothing here: POST /pipelines/{name}, GET /jobs/{id}, /openapi.json, /metrics and /healthz are";
     Refusal(StatusCode::NOT_FOUND, Error::new(ErrorKind::NotFound, "not-found", message))
+}
+
+async fn counts(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.text())
 }
 
 async fn other_method() -> Refusal {
@@ -291,8 +301,13 @@ impl From<Error> for Refusal {
 
 impl From<ContextError> for Refusal {
     fn from(error: ContextError) -> Self {
-        let message = error.to_string();
-        Self(StatusCode::UNPROCESSABLE_ENTITY, Error::new(ErrorKind::Data, "bad-context", message))
+        let refused = Error::new(ErrorKind::Data, "bad-context", error.to_string());
+        let meant: Vec<String> = error.meant().map(|field| format!("`{field}`")).collect();
+        let refused = match meant.is_empty() {
+            true => refused.hint("/openapi.json says which fields there are"),
+            false => refused.hint(format!("did you mean {}?", meant.join(", "))),
+        };
+        Self(StatusCode::UNPROCESSABLE_ENTITY, refused)
     }
 }
 

@@ -137,10 +137,13 @@ impl Worker {
         let queue = opened.queue().expect("only such as have one are kept");
         let lease = job.lease.clone();
         let ended = async {
+            let at_work = opened.metrics.works(&job.pipeline);
             let verdict = tokio::select! {
                 verdict = verdict(opened, job) => verdict,
                 () = at_once.cancelled() => Verdict::Release { delay_ms: 0 },
             };
+            drop(at_work);
+            opened.metrics.concluded(opened.plan().name().as_str(), outcome(&verdict));
             conclude(&queue, &lease, verdict).await;
         };
         let patience = async {
@@ -167,6 +170,16 @@ impl Worker {
                 Err(error) => tracing::warn!(job = lease.job, "the lease was not extended: {error}"),
             }
         }
+    }
+}
+
+fn outcome(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Succeeded { .. } => "succeeded",
+        Verdict::Retry { .. } => "retried",
+        Verdict::Failed { .. } => "failed",
+        Verdict::Dead { .. } => "dead",
+        Verdict::Release { .. } => "released",
     }
 }
 

@@ -252,7 +252,7 @@ pub fn key_reused(job: &NewJob) -> Error {
 #[must_use]
 pub fn no_such_job(id: &str) -> Error {
     Error::new(ErrorKind::NotFound, "no-such-job", format!("there is no job `{id}`"))
-        .hint("`pype jobs list` shows those that there are")
+        .hint("`pype jobs PIPELINE list` shows those that there are")
 }
 
 /// The job is in a state in which this cannot be done to it.

@@ -47,6 +47,22 @@ pub enum ContextError {
     Fields(Vec<FieldError>),
 }
 
+impl ContextError {
+    /// The fields that may have been meant by those that are not known.
+    pub fn meant(&self) -> impl Iterator<Item = &str> {
+        let errors = match self {
+            ContextError::Fields(errors) => errors.as_slice(),
+            ContextError::NotAMapping { .. } | ContextError::UnknownVersion(_) => &[],
+        };
+        errors.iter().filter_map(|error| match &error.problem {
+            FieldProblem::Unknown { near } => near.as_deref(),
+            FieldProblem::Missing | FieldProblem::Needed | FieldProblem::WrongType { .. } | FieldProblem::NotBase64 => {
+                None
+            }
+        })
+    }
+}
+
 fn joined(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("; ")
 }
