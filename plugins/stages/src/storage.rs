@@ -1,5 +1,6 @@
 //! `storage_write`, `storage_read`, `storage_delete` and `dead_letter`: objects in a folder, or in S3 and its like.
 
+use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +55,18 @@ impl Store {
             node.run_blocking(move || stays_inside(&root, &name)).await?;
         }
         Ok(self.prefix.parts().chain(key.parts()).collect())
+    }
+
+    /// Waits until an object of a folder is on the disk, and every folder on the way to it. Other stores have it when they say
+    /// so.
+    async fn settle(&self, name: &str, node: &Context) -> Result<()> {
+        let Some(root) = self.root.clone() else { return Ok(()) };
+        let path = root.join(name);
+        let settle = move || {
+            let mut folders = path.ancestors().take_while(|folder| folder.starts_with(&root));
+            folders.try_for_each(|path| Ok(File::open(path)?.sync_all()?))
+        };
+        node.run_blocking(settle).await
     }
 
     fn uri(&self, name: &str) -> String {
@@ -147,6 +160,7 @@ impl Execute for StorageWrite {
         let payload = PutPayload::from_bytes(bytes::Bytes::from_owner(content));
         let written = self.store.objects.put_opts(&object, payload, PutOptions::from(PutMode::Overwrite)).await;
         written.map_err(|error| self.store.failed("write", &name, error))?;
+        self.store.settle(&name, node).await?;
         ctx.set("stored_at", self.store.uri(&name))?;
         ctx.set("stored_bytes", size)?;
         next.run(ctx).await
