@@ -5,6 +5,7 @@
 
 pub mod artifact;
 pub mod cli;
+mod clock;
 mod durable;
 pub mod loader;
 pub mod observe;

@@ -21,7 +21,7 @@ use pype_core::pipeline::plan::{NotAPlan, Parts, Plan, Stage};
 use pype_core::pipeline::{load_and_plan, schema, schema_with};
 use serde_json::{Value, json};
 
-use common::{catalog, context, folder, places, rendered, yaml_files};
+use common::{catalog, context, each_change, folder, places, rendered, yaml_files};
 
 #[test]
 fn every_case_gives_its_findings() {
@@ -276,22 +276,5 @@ fn whatever_is_changed_schema_and_loading_agree() {
         json!({"queue": "local"}),
         json!({"url": "{{context.folder}}"}),
     ];
-    for pointer in &all {
-        for other in &others {
-            let mut changed = full.clone();
-            *changed.pointer_mut(pointer).expect("a place") = other.clone();
-            agree(&changed, &format!("{pointer} = {other}"));
-        }
-        let mut changed = full.clone();
-        if let Some(entries) = changed.pointer_mut(pointer).and_then(Value::as_object_mut) {
-            entries.insert("stranger".to_owned(), json!(1));
-            agree(&changed, &format!("{pointer}/stranger"));
-        }
-        let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
-        let mut changed = full.clone();
-        if let Some(entries) = changed.pointer_mut(parent).and_then(Value::as_object_mut) {
-            entries.remove(key);
-            agree(&changed, &format!("without {pointer}"));
-        }
-    }
+    each_change(&full, &all, &others, agree);
 }

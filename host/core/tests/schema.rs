@@ -16,7 +16,7 @@ use pype_core::flow::schema::{schema, schema_with};
 use pype_core::name::{Date, FlowName, NodeId, Version};
 use serde_json::{Value, json};
 
-use common::{catalog, context, folder, places, yaml_files};
+use common::{catalog, context, each_change, folder, places, yaml_files};
 
 static PLAIN: LazyLock<Validator> = LazyLock::new(|| validator(&schema()));
 static WITH_MODULES: LazyLock<Validator> = LazyLock::new(|| validator(&schema_with(catalog())));
@@ -175,24 +175,7 @@ fn whatever_is_changed_schema_and_loading_agree() {
         json!("a.b - c.d"),
         json!("a (1|foo) b"),
     ];
-    for pointer in &all {
-        for other in &others {
-            let mut changed = full.clone();
-            *changed.pointer_mut(pointer).expect("a place") = other.clone();
-            agree(&changed, &format!("{pointer} = {other}"));
-        }
-        let mut changed = full.clone();
-        if let Some(entries) = changed.pointer_mut(pointer).and_then(Value::as_object_mut) {
-            entries.insert("stranger".to_owned(), json!(1));
-            agree(&changed, &format!("{pointer}/stranger"));
-        }
-        let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
-        let mut changed = full.clone();
-        if let Some(entries) = changed.pointer_mut(parent).and_then(Value::as_object_mut) {
-            entries.remove(key);
-            agree(&changed, &format!("without {pointer}"));
-        }
-    }
+    each_change(&full, &all, &others, agree);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `pype validate` and `pype build`: what can be said of a flow without running it.
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -62,8 +63,9 @@ impl FlowArgs {
 
     /// Whether it is a pipeline.
     pub(crate) fn is_pipeline(&self) -> bool {
-        // What cannot be read is told by whoever reads it next.
-        kind_of(&self.flow).is_ok_and(|kind| kind == DocumentKind::Pipeline)
+        // What cannot be read is told by whoever reads it next. A flow of many modules takes a while to parse.
+        let may_be = fs::read_to_string(&self.flow).is_ok_and(|text| text.contains("pipeline"));
+        may_be && kind_of(&self.flow).is_ok_and(|kind| kind == DocumentKind::Pipeline)
     }
 
     fn valid<T>(&self, prepared: Result<T, PrepareError>, out: &mut dyn Write) -> Result<Option<T>, Failure> {

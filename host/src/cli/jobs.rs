@@ -14,6 +14,7 @@ use super::flow::GivenArgs;
 use super::pipeline::{Host, HostArgs, of_queue, with_secrets_of_queue};
 use super::render::{Failure, columns, printable};
 use super::run::SecretsArgs;
+use crate::clock::now_ms;
 use crate::pipeline::open_queue;
 use crate::prepare::{PrepareError, prepare_pipeline};
 
@@ -170,8 +171,4 @@ fn show(json: bool, job: &Job, out: &mut dyn Write) -> Result<(), Failure> {
 
 fn to_json(job: &Job) -> String {
     serde_json::to_string(job).expect("a job is plain data")
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }

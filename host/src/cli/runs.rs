@@ -18,6 +18,7 @@ use super::progress::{state_word, verdict_word};
 use super::render::{Failure, columns, printable, shown};
 use super::run::RunsFolder;
 use crate::artifact::{ParquetRows, read_items};
+use crate::clock::now_ms;
 use crate::runs::{self, PastRun, RunsError};
 
 /// Lists, shows and removes past runs.
@@ -191,8 +192,7 @@ fn prune(which: &PruneArgs, folder: &Path, out: &mut dyn Write) -> Result<Exit, 
 }
 
 fn age(ended_ms: u64) -> Duration {
-    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-    Duration::from_millis(now.saturating_sub(ended_ms))
+    Duration::from_millis(now_ms().saturating_sub(ended_ms))
 }
 
 /// Shows the first rows that a run has kept of a module's output.

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::context::RunContext;
-use super::now_ms;
 use super::open::Opened;
 use super::stage::{Failed, OpenStage, Passage, timed_out};
+use crate::clock::{ms, now_ms};
 
 /// What a caller asks besides the context.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +66,7 @@ impl Opened {
             ..RunFacts::default()
         };
         let ctx = RunContext { plan: self.plan.clone(), context, facts };
-        let run = Arc::new(Run { opened: self.clone(), accepted: OnceLock::new() });
+        let run = Run::of(self);
         let result = run.clone().bounded(0, ctx.clone()).await;
         match (run.accepted.get(), result) {
             // What a stage before the dispatch made of it, or whether it failed then: the job is there.
@@ -83,7 +83,7 @@ impl Opened {
 
     /// Runs the rest of a job.
     pub(super) async fn resume(self: &Arc<Self>, at: usize, ctx: RunContext) -> Result<Value> {
-        Arc::new(Run { opened: self.clone(), accepted: OnceLock::new() }).bounded(at, ctx).await
+        Run::of(self).bounded(at, ctx).await
     }
 
     /// Gives what has failed for good to the dead-letter stage, if there is one.
@@ -92,8 +92,7 @@ impl Opened {
         if let Err(refused) = ctx.set("error", Field::Json(json!(error))) {
             tracing::warn!("the dead letter lacks its error: {refused}");
         }
-        let run = Arc::new(Run { opened: self.clone(), accepted: OnceLock::new() });
-        if let Err(error) = run.execute(&stage, self.stages.len(), ctx).await {
+        if let Err(error) = Run::of(self).execute(&stage, self.stages.len(), ctx).await {
             tracing::error!(pipeline = self.plan.name().as_str(), "the dead letter was not taken: {error}");
         }
     }
@@ -107,6 +106,10 @@ struct Run {
 type Going = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
 
 impl Run {
+    fn of(opened: &Arc<Opened>) -> Arc<Self> {
+        Arc::new(Self { opened: opened.clone(), accepted: OnceLock::new() })
+    }
+
     async fn bounded(self: Arc<Self>, at: usize, ctx: RunContext) -> Result<Value> {
         let Some(time) = self.opened.plan.settings().timeout else { return self.go_on(at, ctx).await };
         let observer = self.opened.observer.clone();
@@ -154,7 +157,7 @@ impl Run {
             ordered: stage.stage.queueing.ordered,
             idempotency_key: ctx.facts.idempotency_key.clone(),
             asked: ctx.facts.idempotency_key.as_ref().map(|_| asked(&envelope)),
-            delay_ms: u64::try_from(stage.stage.queueing.delay.as_millis()).unwrap_or(u64::MAX),
+            delay_ms: ms(stage.stage.queueing.delay),
             max_attempts: stage.stage.retry.attempts.get(),
             payload: envelope.encode().into(),
         };
@@ -166,10 +169,7 @@ impl Run {
                 tokio::time::timeout(time, enqueued).await.unwrap_or_else(|_| Err(timed_out(&stage.stage, time)))
             }
         };
-        let accepted = accepted.map_err(|mut error| {
-            stage.redactor.error(&mut error);
-            error
-        })?;
+        let accepted = accepted.map_err(|error| stage.redactor.error(error))?;
         let id = accepted.id.clone();
         // A stage before that goes on twice gets two jobs; the caller is told of the first.
         drop(self.accepted.set(accepted));

@@ -25,8 +25,3 @@ pub use self::open::{OpenError, Opened, Surroundings, open_queue};
 pub use self::serve::{ServeError, Server, ServerLimits};
 pub use self::stage::{Failed, Observer};
 pub use self::worker::{Worker, WorkerLimits};
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
-}

@@ -11,7 +11,7 @@ use pype_core::pipeline::plan::{Plan, Stage};
 use pype_core::template::{self, Globals, Scope};
 use pype_plugin::host::{HostServices, Instance, NodeFacts};
 use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,8 @@ use crate::loader::{LoadError, Loaded, Loader};
 use crate::observe::log::{Level, Log, Record};
 use crate::prepare::LibraryFile;
 use crate::run::LibraryServices;
-use crate::run::services::fields_of;
+use crate::run::services::{fields_with, log_metric};
+use crate::run::settled;
 use crate::secret::{self, Secrets};
 
 /// How long a stage may take to close.
@@ -219,14 +220,8 @@ fn configs(plan: &Plan, stage: &Stage, around: &Surroundings) -> Result<Value> {
     let globals = Globals::new();
     let secret = around.secrets.lookup();
     let scope = Scope { context: &around.context, globals: &globals, env: &secret::environment, iter: None, secret };
-    let mut configs = template::render(&stage.configs, &stage.spans, &scope, plan.source()).map_err(|problems| {
-        let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        Error::new(ErrorKind::Config, "template", message)
-    })?;
-    // What is too large to be whole the module itself refuses.
-    drop(stage.entry.settle_integers(&mut configs));
-    stage.entry.absolutize(&mut configs, &around.folder);
-    Ok(configs)
+    let configs = template::render(&stage.configs, &stage.spans, &scope, plan.source());
+    settled(&stage.entry, configs, &around.folder)
 }
 
 /// What a stage may ask of the host.
@@ -243,13 +238,8 @@ impl HostServices for StageServices {
     }
 
     fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
-        let mut all = Map::new();
-        all.insert("pipeline".to_owned(), self.pipeline.as_str().into());
-        all.insert("stage".to_owned(), self.stage.as_str().into());
-        // Whose record it is, is for the host to say.
-        let ours = ["pipeline", "stage"];
-        all.extend(fields_of(fields).into_iter().filter(|(name, _)| !ours.contains(&name.as_str())));
-        self.log.write(Record::now(Level::from_number(level), target, message, all));
+        let ours = [("pipeline", Some(self.pipeline.clone())), ("stage", Some(self.stage.clone()))];
+        self.log.write(Record::now(Level::from_number(level), target, message, fields_with(ours, fields)));
     }
 
     fn set_global(&self, name: &str, _: Value) -> Result<()> {
@@ -264,8 +254,7 @@ impl HostServices for StageServices {
     fn progress(&self, _: u64, _: u64) {}
 
     fn metric(&self, name: &str, value: f64) {
-        let fields = serde_json::json!({ "metric": name, "value": value }).to_string();
-        self.log(Level::Debug as u8, "pype::metric", name, fields.as_bytes());
+        log_metric(self, name, value);
     }
 
     fn cancelled(&self) -> bool {

@@ -133,11 +133,10 @@ impl OpenStage {
         let mut attempt = 1;
         loop {
             let passage = Arc::new(Passage::default());
-            let mut error = match self.once(run, rest(passage.clone()), &passage).await {
+            let error = match self.once(run, rest(passage.clone()), &passage).await {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(error) => self.redactor.error(error),
             };
-            self.redactor.error(&mut error);
             let (passed, told) = passage.change(|state| (state.passed, state.failed));
             let again_after = again_after(&self.stage.retry, attempt, &error).filter(|_| !passed);
             // Who failed behind it has told.

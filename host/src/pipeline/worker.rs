@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::RunContext;
 use super::open::Opened;
 use super::stage::{Failed, again_after};
+use crate::clock::ms;
 
 /// How long a job waits that this worker cannot run.
 const RELEASED_FOR_MS: u64 = 5_000;
@@ -72,8 +73,7 @@ impl Worker {
 
     /// Works until `stop` fires; then it leases nothing more, and what it has may end.
     pub async fn run(self, stop: CancellationToken) {
-        let Some(first) = self.pipelines.values().next().cloned() else { return };
-        let queue = first.queue().expect("only such as have one are kept");
+        let Some(queue) = self.pipelines.values().find_map(|opened| opened.queue()) else { return };
         let worker = Arc::new(self);
         let mut running = JoinSet::new();
         let at_once = CancellationToken::new();
@@ -96,7 +96,7 @@ impl Worker {
                 }
                 Ok(jobs) => {
                     for job in jobs {
-                        running.spawn(worker.clone().work(job, at_once.clone()));
+                        running.spawn(worker.clone().work(queue.clone(), job, at_once.clone()));
                     }
                 }
                 Err(error) => {
@@ -128,13 +128,12 @@ impl Worker {
     }
 
     fn visibility_ms(&self) -> u64 {
-        u64::try_from(self.limits.visibility.as_millis()).unwrap_or(u64::MAX)
+        ms(self.limits.visibility)
     }
 
     /// One job, from its lease to its verdict.
-    async fn work(self: Arc<Self>, job: LeasedJob, at_once: CancellationToken) {
+    async fn work(self: Arc<Self>, queue: Arc<Instance>, job: LeasedJob, at_once: CancellationToken) {
         let Some(opened) = self.pipelines.get(&job.pipeline) else { return };
-        let queue = opened.queue().expect("only such as have one are kept");
         let lease = job.lease.clone();
         let ended = async {
             let at_work = opened.metrics.works(&job.pipeline);
@@ -238,7 +237,7 @@ async fn failed(opened: &Arc<Opened>, job: &LeasedJob, ctx: RunContext, error: E
     let again_after = again_after(&retry, job.attempt, &error).filter(|_| !is_last);
     (opened.observer)(&Failed::of(&ctx, "job", job.attempt, error.clone(), again_after));
     if let Some(delay) = again_after {
-        return Verdict::Retry { error, delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX) };
+        return Verdict::Retry { error, delay_ms: ms(delay) };
     }
     opened.bury(ctx, &error).await;
     match retry.takes(error.retryable) {

@@ -19,3 +19,5 @@ pub use self::engine::{Job, Limits, load_libraries, run};
 pub use self::mock::Mocks;
 pub use self::resume::{Forecast, forecast, wirings};
 pub use self::services::{LibraryServices, Observer, Store};
+
+pub(crate) use self::node::settled;

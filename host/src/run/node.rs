@@ -1,9 +1,12 @@
 //! One node: its configs resolved, its module opened and run.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use pype_core::catalog::ModuleEntry;
+use pype_core::diagnostic::Diagnostics;
 use pype_core::flow::plan::{PlannedNode, SubFlow};
 use pype_core::flow::spec::ExecutionMode;
 use pype_core::name::NodeId;
@@ -110,13 +113,18 @@ pub(super) fn sealed_configs(job: &Job, turn: &Turn, node: &PlannedNode, key: &s
 fn filled_in(job: &Job, turn: &Turn, node: &PlannedNode, seal: &dyn Fn(Value) -> Value) -> Result<Value> {
     let globals = turn.globals();
     let scope = job.scope(turn, &globals);
-    let mut configs =
-        render_sealed(&node.configs, &node.spans, &scope, &job.plan.source, seal).map_err(|problems| {
-            let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            Error::new(ErrorKind::Config, "template", message)
-        })?;
+    let configs = render_sealed(&node.configs, &node.spans, &scope, &job.plan.source, seal);
+    settled(&node.entry, configs, &job.folder)
+}
+
+/// Configs as a module gets them, once their templates are filled in: whole numbers whole, and paths absolute.
+pub(crate) fn settled(entry: &ModuleEntry, configs: Result<Value, Diagnostics>, folder: &Path) -> Result<Value> {
+    let mut configs = configs.map_err(|problems| {
+        let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Error::new(ErrorKind::Config, "template", message)
+    })?;
     // What is too large to be whole the module itself refuses.
-    drop(node.entry.settle_integers(&mut configs));
-    node.entry.absolutize(&mut configs, &job.folder);
+    drop(entry.settle_integers(&mut configs));
+    entry.absolutize(&mut configs, folder);
     Ok(configs)
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Job;
 use super::turn::Turn;
 use crate::artifact::{Kept, Policy};
+use crate::clock::ms;
 use crate::observe::log::{Level, Log, Record};
 use crate::runs::Journal;
 use crate::secret::Secrets;
@@ -143,16 +144,10 @@ impl HostServices for NodeServices {
     }
 
     fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
-        let mut all = Map::new();
-        all.insert("module".to_owned(), self.planned().module.as_str().into());
-        all.insert("node".to_owned(), self.node.as_str().into());
-        if !self.turn.path.is_outside() {
-            all.insert("item".to_owned(), self.turn.path.to_string().into());
-        }
-        // Whose record it is, is for the host to say.
-        let ours = ["module", "node", "item"];
-        all.extend(fields_of(fields).into_iter().filter(|(name, _)| !ours.contains(&name.as_str())));
-        self.job.shared.log.write(Record::now(Level::from_number(level), target, message, all));
+        let item = (!self.turn.path.is_outside()).then(|| self.turn.path.to_string());
+        let (module, node) = (self.planned().module.to_string(), self.node.to_string());
+        let ours = [("module", Some(module)), ("node", Some(node)), ("item", item)];
+        self.job.shared.log.write(Record::now(Level::from_number(level), target, message, fields_with(ours, fields)));
     }
 
     fn set_global(&self, name: &str, value: Value) -> Result<()> {
@@ -191,7 +186,7 @@ impl HostServices for NodeServices {
     }
 
     fn progress(&self, rows: u64, bytes: u64) {
-        let now = u64::try_from(self.job.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = ms(self.job.shared.started.elapsed());
         let last = self.last_progress_ms.load(Ordering::Relaxed);
         let due = now >= last + PROGRESS_EVERY_MS;
         let ours = || self.last_progress_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -202,8 +197,7 @@ impl HostServices for NodeServices {
     }
 
     fn metric(&self, name: &str, value: f64) {
-        let fields = serde_json::json!({ "metric": name, "value": value }).to_string();
-        self.log(Level::Debug as u8, "pype::metric", name, fields.as_bytes());
+        log_metric(self, name, value);
     }
 
     fn cancelled(&self) -> bool {
@@ -268,7 +262,22 @@ impl HostServices for LibraryServices {
     }
 }
 
-pub(crate) fn fields_of(json: &[u8]) -> Map<String, Value> {
+/// The fields of a record, with ours. Whose it is, is for the host to say: a name of ours is never the plugin's, also where
+/// we have nothing under it.
+pub(crate) fn fields_with<const N: usize>(ours: [(&str, Option<String>); N], json: &[u8]) -> Map<String, Value> {
+    let names = ours.each_ref().map(|(name, _)| *name);
+    let ours = ours.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into())));
+    let theirs = fields_of(json).into_iter().filter(|(name, _)| !names.contains(&name.as_str()));
+    ours.chain(theirs).collect()
+}
+
+/// A measurement of a module, as a record.
+pub(crate) fn log_metric(services: &impl HostServices, name: &str, value: f64) {
+    let fields = serde_json::json!({ "metric": name, "value": value }).to_string();
+    services.log(Level::Debug as u8, "pype::metric", name, fields.as_bytes());
+}
+
+fn fields_of(json: &[u8]) -> Map<String, Value> {
     match serde_json::from_slice(json) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

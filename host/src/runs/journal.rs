@@ -15,6 +15,8 @@ use pype_core::run::log;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now_ms;
+
 /// How often the thread looks for events.
 const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// How long an event may be on its way to the disk.
@@ -76,8 +78,7 @@ impl Journal {
 
     /// Writes an event.
     pub fn write(&self, event: &RunEvent) {
-        let at = jiff::Timestamp::now().as_millisecond();
-        let line = log::record(u64::try_from(at).unwrap_or(0), event);
+        let line = log::record(now_ms(), event);
         let mut papers = self.desk.papers();
         while papers.lines.len() > WAITING && !papers.ended {
             self.desk.hurry.notify_one();

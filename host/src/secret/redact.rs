@@ -124,11 +124,12 @@ impl Redactor {
     }
 
     /// An error without them: it is written down, and told to callers.
-    pub fn error(&self, error: &mut Error) {
-        let Error { message, causes, hint, .. } = error;
+    pub fn error(&self, mut error: Error) -> Error {
+        let Error { message, causes, hint, .. } = &mut error;
         for text in std::iter::once(message).chain(causes).chain(hint) {
             self.string(text);
         }
+        error
     }
 
     /// Masks what modules have put into an event.

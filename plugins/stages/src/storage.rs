@@ -5,7 +5,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use pype_plugin::prelude::*;
 use serde_json::json;
 
@@ -44,7 +44,20 @@ impl Store {
             .map(|(name, value)| (name.to_ascii_lowercase(), value));
         let (objects, prefix) =
             object_store::parse_url_opts(&parsed, options).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { objects: Arc::from(objects), prefix, root: None, url: url.trim_end_matches('/').into() })
+        Ok(Self { objects: Arc::from(objects), prefix, root: None, url: url.into() })
+    }
+
+    /// The same, on a thread where it may block.
+    async fn opened(url: &str, node: &Context) -> Result<Self> {
+        let (url, opening) = (url.to_owned(), node.clone());
+        node.run_blocking(move || Self::open(&url, &opening)).await
+    }
+
+    /// Writes an object, whole or not at all. In a folder it is on the disk then.
+    async fn write(&self, name: &str, content: PutPayload, node: &Context) -> Result<()> {
+        let object = self.object(name, node).await?;
+        self.objects.put(&object, content).await.map_err(|error| self.failed("write", name, error))?;
+        self.settle(name, node).await
     }
 
     /// The object of a name.
@@ -128,12 +141,15 @@ fn file_content() -> String {
     "file_content".to_owned()
 }
 
+/// What the stages on a store have in common.
 macro_rules! on_a_store {
     () => {
+        const CATEGORY: &'static str = "Storage";
+        const PACKAGES: &'static [&'static str] = &["object_store"];
+        type Config = Config;
+
         async fn open(config: Config, node: &Context) -> Result<Self> {
-            let (url, opening) = (config.url.clone(), node.clone());
-            let store = node.run_blocking(move || Store::open(&url, &opening)).await?;
-            Ok(Self { store, config })
+            Ok(Self { store: Store::opened(&config.url, node).await?, config })
         }
     };
 }
@@ -146,21 +162,15 @@ pub(crate) struct StorageWrite {
 impl Execute for StorageWrite {
     const NAME: &'static str = "storage_write";
     const DESCRIPTION: &'static str = "Writes a field to an object, whole or not at all";
-    const CATEGORY: &'static str = "Storage";
-    const PACKAGES: &'static [&'static str] = &["object_store"];
-    type Config = Config;
 
     on_a_store!();
 
     async fn execute(&self, mut ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
         let name: String = ctx.get(&self.config.key)?;
         let content: Bytes = ctx.get(&self.config.content)?;
-        let object = self.store.object(&name, node).await?;
         let size = content.len();
-        let payload = PutPayload::from_bytes(bytes::Bytes::from_owner(content));
-        let written = self.store.objects.put_opts(&object, payload, PutOptions::from(PutMode::Overwrite)).await;
-        written.map_err(|error| self.store.failed("write", &name, error))?;
-        self.store.settle(&name, node).await?;
+        let content = PutPayload::from_bytes(bytes::Bytes::from_owner(content));
+        self.store.write(&name, content, node).await?;
         ctx.set("stored_at", self.store.uri(&name))?;
         ctx.set("stored_bytes", size)?;
         next.run(ctx).await
@@ -175,9 +185,6 @@ pub(crate) struct StorageRead {
 impl Execute for StorageRead {
     const NAME: &'static str = "storage_read";
     const DESCRIPTION: &'static str = "Reads an object into a field";
-    const CATEGORY: &'static str = "Storage";
-    const PACKAGES: &'static [&'static str] = &["object_store"];
-    type Config = Config;
 
     on_a_store!();
 
@@ -199,9 +206,6 @@ pub(crate) struct StorageDelete {
 impl Execute for StorageDelete {
     const NAME: &'static str = "storage_delete";
     const DESCRIPTION: &'static str = "Deletes an object; one that is not there is a warning";
-    const CATEGORY: &'static str = "Storage";
-    const PACKAGES: &'static [&'static str] = &["object_store"];
-    type Config = Config;
 
     on_a_store!();
 
@@ -237,8 +241,7 @@ impl Execute for DeadLetter {
     type Config = DeadLetterConfig;
 
     async fn open(config: DeadLetterConfig, node: &Context) -> Result<Self> {
-        let opening = node.clone();
-        Ok(Self { store: node.run_blocking(move || Store::open(&config.url, &opening)).await? })
+        Ok(Self { store: Store::opened(&config.url, node).await? })
     }
 
     async fn execute(&self, ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
@@ -261,9 +264,7 @@ impl Execute for DeadLetter {
             "context": { "version": facts.context_version, "fields": fields },
         });
         let name = format!("{}/{}.json", facts.pipeline, facts.job_id.unwrap_or(facts.run_id));
-        let object = self.store.object(&name, node).await?;
-        let payload = PutPayload::from(letter.to_string().into_bytes());
-        self.store.objects.put(&object, payload).await.map_err(|error| self.store.failed("write", &name, error))?;
+        self.store.write(&name, PutPayload::from(letter.to_string().into_bytes()), node).await?;
         next.run(ctx).await
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the entries of one mapping: each at most once, each of the right type, none unknown.
 
+use std::fmt::Display;
 use std::str::FromStr;
 
 use serde_json::{Map, Value};
@@ -142,12 +143,23 @@ impl<'a> Fields<'a> {
                 return None;
             }
         };
-        if !(*low..=*high).contains(&number) {
-            let message = format!("`{key}` must be {low} to {high}, not {number}");
-            found.push(self.source.error("out-of-range", node.span, message));
-            return None;
+        self.within(node, key, number, (*low, *high), found)
+    }
+
+    fn within<N: PartialOrd + Display>(
+        &self,
+        node: &Spanned<Node>,
+        key: &str,
+        number: N,
+        (low, high): (N, N),
+        found: &mut Diagnostics,
+    ) -> Option<N> {
+        if (&low..=&high).contains(&&number) {
+            return Some(number);
         }
-        Some(number)
+        let message = format!("`{key}` must be {low} to {high}, not {number}");
+        found.push(self.source.error("out-of-range", node.span, message));
+        None
     }
 
     /// A whole number, `1e3` and `10.0` too: as in configs.
@@ -164,12 +176,7 @@ impl<'a> Fields<'a> {
             self.wrong_type(node, key, "a whole number", found);
             return None;
         };
-        if !(*low..=*high).contains(&number) {
-            let message = format!("`{key}` must be {low} to {high}, not {number}");
-            found.push(self.source.error("out-of-range", node.span, message));
-            return None;
-        }
-        Some(number)
+        self.within(node, key, number, (*low, *high), found)
     }
 
     pub(crate) fn boolean(&self, node: &Spanned<Node>, key: &str, found: &mut Diagnostics) -> Option<Spanned<bool>> {

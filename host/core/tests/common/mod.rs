@@ -10,7 +10,7 @@ use pype_core::document::Source;
 use pype_core::flow::load_and_plan;
 use pype_core::flow::plan::{Plan, SubFlowId};
 use pype_core::template::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -107,5 +107,28 @@ pub(crate) fn places(value: &Value, pointer: &str, all: &mut Vec<String>) {
             items.iter().enumerate().for_each(|(index, one)| places(one, &format!("{pointer}/{index}"), all));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Gives `on` each change of a document, and what it is: another value at each of the places, a key more, a key less.
+#[allow(dead_code, reason = "each test file is a crate of its own, and not every one has such cases")]
+pub(crate) fn each_change(full: &Value, places: &[String], others: &[Value], on: impl Fn(&Value, &str)) {
+    for pointer in places {
+        for other in others {
+            let mut changed = full.clone();
+            *changed.pointer_mut(pointer).expect("a place") = other.clone();
+            on(&changed, &format!("{pointer} = {other}"));
+        }
+        let mut changed = full.clone();
+        if let Some(entries) = changed.pointer_mut(pointer).and_then(Value::as_object_mut) {
+            entries.insert("stranger".to_owned(), json!(1));
+            on(&changed, &format!("{pointer}/stranger"));
+        }
+        let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
+        let mut changed = full.clone();
+        if let Some(entries) = changed.pointer_mut(parent).and_then(Value::as_object_mut) {
+            entries.remove(key);
+            on(&changed, &format!("without {pointer}"));
+        }
     }
 }
