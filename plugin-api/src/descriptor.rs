@@ -22,6 +22,25 @@ pub enum Kind {
     Dispatch,
 }
 
+/// How often a stage is executed while it fails with errors that are retryable.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// The first time included.
+    pub attempts: u32,
+    /// How long it waits before the second, in milliseconds.
+    pub delay_ms: u64,
+    /// What each delay is multiplied by for the next: 1 at least.
+    pub backoff: f64,
+}
+
+impl RetryPolicy {
+    /// So many attempts, a second apart at first, and then half as long again each time.
+    #[must_use]
+    pub const fn attempts(attempts: u32) -> Self {
+        Self { attempts, delay_ms: 1000, backoff: 1.5 }
+    }
+}
+
 /// A library and its modules.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LibraryDescriptor {
@@ -57,6 +76,9 @@ pub struct ModuleDescriptor {
     /// Lists it may announce, for iterations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lists: Vec<String>,
+    /// When a stage is tried again, if its pipeline says nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
     /// Whether one run of a pipeline at a time may use it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,

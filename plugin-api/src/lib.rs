@@ -75,10 +75,13 @@ pub mod testing;
 
 pub use abi::{ArrowArray, ArrowSchema, FfiArrowArray, FfiArrowSchema};
 pub use context::{Artifact, CancelToken, Context, Iteration, Progress};
+pub use descriptor::RetryPolicy;
 pub use error::{Error, ErrorKind, Result};
 pub use frame::*;
 pub use module::{Commit, Inputs, Mod, Outputs, Sink, Solo, Source};
-pub use pipeline::{Bytes, ContextStore, Dispatch, Execute, Field, Next, PipelineContext, Rerun, RunFacts, queue};
+pub use pipeline::{
+    Bytes, ContextStore, Dispatch, Execute, Field, Next, PipelineContext, Rerun, RunFacts, lock, queue,
+};
 pub use resource::{Resource, Resources};
 
 #[doc(hidden)]

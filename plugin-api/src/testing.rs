@@ -16,6 +16,8 @@
 //! ```
 
 mod chaos;
+#[doc(hidden)]
+pub mod contract;
 mod pipeline;
 
 use std::collections::BTreeMap;

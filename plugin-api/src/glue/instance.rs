@@ -59,6 +59,7 @@ macro_rules! any_module {
                     output_ports: owned($outputs),
                     globals: owned(M::GLOBALS),
                     lists: owned(M::LISTS),
+                    retry: None,
                     exclusive: false,
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),

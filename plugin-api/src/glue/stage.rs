@@ -48,7 +48,7 @@ pub(crate) struct AsExecute<M>(M);
 pub(crate) struct AsDispatch<M>(M);
 
 macro_rules! any_stage {
-    ($wrapper:ident, $kind:ident, exclusive: $exclusive:expr, $($call:tt)*) => {
+    ($wrapper:ident, $kind:ident, exclusive: $exclusive:expr, retry: $retry:expr, $($call:tt)*) => {
         impl<M: $kind> AnyStage for $wrapper<M> {
             type Config = M::Config;
 
@@ -63,6 +63,7 @@ macro_rules! any_stage {
                     output_ports: Vec::new(),
                     globals: Vec::new(),
                     lists: Vec::new(),
+                    retry: $retry,
                     exclusive: $exclusive,
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
@@ -82,12 +83,12 @@ macro_rules! any_stage {
     };
 }
 
-any_stage! { AsExecute, Execute, exclusive: M::EXCLUSIVE,
+any_stage! { AsExecute, Execute, exclusive: M::EXCLUSIVE, retry: M::RETRY,
     async fn execute(&self, ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
         self.0.execute(ctx, next, node).await
     }
 }
-any_stage! { AsDispatch, Dispatch, exclusive: false,
+any_stage! { AsDispatch, Dispatch, exclusive: false, retry: None,
     async fn queue(&self, request: QueueRequest, payload: Bytes, node: &Context) -> Result<QueueAnswer> {
         let queue = &self.0;
         match request {

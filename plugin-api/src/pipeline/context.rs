@@ -46,7 +46,8 @@ pub struct RunFacts {
     pub idempotency_key: Option<String>,
     /// Rises with every lease of the job: what is guarded by it refuses those who were overtaken.
     pub fencing_token: Option<u64>,
-    /// W3C trace context: `traceparent`.
+    /// The span that the stage runs in, to go on from: the `traceparent` of W3C Trace Context. Where nothing is traced, what
+    /// the caller sent.
     pub trace: Option<String>,
     /// Which part of all keys it belongs to.
     pub shard: Option<u32>,
@@ -115,6 +116,30 @@ impl PipelineContext {
     /// Takes a field away; whether it was there.
     pub fn remove(&mut self, name: &str) -> bool {
         self.raw.vtable.remove()(&self.raw.handle, name.into())
+    }
+
+    /// What a stage sends of it to somebody else: the field `body` as it is, bytes or text, or else `fields` as one JSON
+    /// object; all that are no bytes, if none is named.
+    ///
+    /// # Errors
+    /// A field that is named is not there, or is bytes where JSON is wanted.
+    pub fn message(&self, body: Option<&str>, fields: &[String]) -> Result<Vec<u8>> {
+        if let Some(body) = body {
+            let bytes: Bytes = self.get(body)?;
+            return Ok(bytes.to_vec());
+        }
+        let mut message = serde_json::Map::new();
+        if fields.is_empty() {
+            for name in self.names() {
+                if let Some(Field::Json(value)) = self.field(&name)? {
+                    message.insert(name, value);
+                }
+            }
+        }
+        for name in fields {
+            message.insert(name.clone(), self.get(name)?);
+        }
+        Ok(serde_json::to_vec(&message)?)
     }
 
     /// The fields that `T` has, as a `T`. Others stay where they are. A field of bytes is a [`Bytes`].

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod context;
+pub mod lock;
 mod next;
 pub mod queue;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use self::queue::{Accepted, Job, JobAction, JobFilter, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
 use crate::context::Context;
+use crate::descriptor::RetryPolicy;
 use crate::error::Result;
 
 pub use self::bytes::Bytes;
@@ -94,6 +96,8 @@ pub trait Execute: Sized + Send + Sync + 'static {
     stage_items!();
     /// Whether it is used by one run at a time. The host then opens as many as it needs.
     const EXCLUSIVE: bool = false;
+    /// When it is tried again, if the pipeline says nothing of it: not at all, or as this policy has it.
+    const RETRY: Option<RetryPolicy> = None;
 
     /// Handles one run. What it returns is the result of the chain from here on.
     ///

@@ -13,8 +13,12 @@
 //!   something else ([`key_reused`]).
 //! - *Ordered* jobs of one pipeline and shard are leased one at a time, the oldest first.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Bytes;
 use crate::error::{Error, ErrorKind};
@@ -48,6 +52,29 @@ pub struct NewJob {
     /// The rest of the chain, as the host has packed it. Opaque to a queue.
     #[serde(skip)]
     pub payload: Bytes,
+}
+
+impl NewJob {
+    /// As it is when it has been accepted at a time, in milliseconds since 1970.
+    #[must_use]
+    pub fn queued_at(&self, now_ms: u64) -> Job {
+        Job {
+            id: self.id.clone(),
+            pipeline: self.pipeline.clone(),
+            version: self.version.clone(),
+            state: JobState::Queued,
+            attempt: 0,
+            max_attempts: self.max_attempts,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            not_before_ms: now_ms + self.delay_ms,
+            worker: None,
+            shard: self.shard,
+            idempotency_key: self.idempotency_key.clone(),
+            result: None,
+            error: None,
+        }
+    }
 }
 
 /// A job was accepted.
@@ -209,6 +236,16 @@ pub struct JobFilter {
     pub limit: u32,
 }
 
+impl JobFilter {
+    /// Whether it leaves a job, its limit aside.
+    #[must_use]
+    pub fn takes(&self, job: &Job) -> bool {
+        self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == job.pipeline)
+            && (self.states.is_empty() || self.states.contains(&job.state))
+            && self.unchanged_since_ms.is_none_or(|since| job.updated_ms < since)
+    }
+}
+
 /// What somebody does to a job by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -231,6 +268,32 @@ pub(crate) enum QueueRequest {
     Jobs { filter: JobFilter },
     Act { id: String, action: JobAction },
     Purge { filter: JobFilter },
+}
+
+/// How often a worker looks for jobs that another process accepted, or that have become due.
+const LOOKS_EVERY: Duration = Duration::from_millis(50);
+
+/// Looks for jobs to lend until there are some, or the worker has waited long enough. Who accepts a job in the same process
+/// wakes it through `accepted`.
+///
+/// # Errors
+/// A look fails.
+pub async fn wait_for_jobs<Look: Future<Output = Result<Vec<LeasedJob>, Error>>>(
+    request: &LeaseRequest,
+    accepted: &Notify,
+    mut look: impl FnMut() -> Look,
+) -> Result<Vec<LeasedJob>, Error> {
+    let end = Instant::now() + Duration::from_millis(request.wait_ms);
+    loop {
+        let told = accepted.notified();
+        let leased = look().await?;
+        if !leased.is_empty() || Instant::now() >= end {
+            return Ok(leased);
+        }
+        let next_look = end.min(Instant::now() + LOOKS_EVERY);
+        // Either way it looks again.
+        tokio::time::timeout_at(next_look, told).await.unwrap_or(());
+    }
 }
 
 /// The lease was given to somebody else since, or the job is over.
@@ -266,7 +329,57 @@ pub fn cannot(action: JobAction, job: &Job) -> Error {
     Error::new(ErrorKind::Data, "wrong-state", message)
 }
 
+impl Verdict {
+    /// The state that it brings a job to.
+    #[must_use]
+    pub fn state(&self) -> JobState {
+        match self {
+            Verdict::Succeeded { .. } => JobState::Succeeded,
+            Verdict::Retry { .. } | Verdict::Release { .. } => JobState::Queued,
+            Verdict::Failed { .. } => JobState::Failed,
+            Verdict::Dead { .. } => JobState::Dead,
+        }
+    }
+
+    /// How long the job is to wait, if it is run again.
+    #[must_use]
+    pub fn delay_ms(&self) -> u64 {
+        match self {
+            Verdict::Retry { delay_ms, .. } | Verdict::Release { delay_ms } => *delay_ms,
+            Verdict::Succeeded { .. } | Verdict::Failed { .. } | Verdict::Dead { .. } => 0,
+        }
+    }
+
+    /// Whether the attempt counts.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !matches!(self, Verdict::Release { .. })
+    }
+
+    /// What came out of it, if it succeeded.
+    #[must_use]
+    pub fn result(&self) -> Option<&Value> {
+        match self {
+            Verdict::Succeeded { result } => Some(result),
+            Verdict::Retry { .. } | Verdict::Failed { .. } | Verdict::Dead { .. } | Verdict::Release { .. } => None,
+        }
+    }
+
+    /// Why it failed, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Verdict::Retry { error, .. } | Verdict::Failed { error } | Verdict::Dead { error } => Some(error),
+            Verdict::Succeeded { .. } | Verdict::Release { .. } => None,
+        }
+    }
+}
+
 impl JobState {
+    /// All that there are.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Dead, Self::Cancelled];
+
     /// Its name, as in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -309,10 +422,8 @@ impl std::str::FromStr for JobState {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        use JobState::{Cancelled, Dead, Failed, Queued, Running, Succeeded};
-        let all = [Queued, Running, Succeeded, Failed, Dead, Cancelled];
-        all.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-            let names = all.map(JobState::as_str).join(", ");
+        JobState::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            let names = JobState::ALL.map(JobState::as_str).join(", ");
             Error::new(ErrorKind::Data, "unknown-state", format!("`{text}` is no state of a job: they are {names}"))
         })
     }

@@ -1,7 +1,8 @@
 //! Stages and queues in process.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
@@ -20,8 +21,12 @@ pub fn stage<M: Execute>(config: Value) -> StageTest {
         open: open::<AsExecute<M>>,
         config,
         fields: Fields::default(),
-        rest: Arc::new(|fields| Ok(Value::Object(fields.json()))),
+        rest: at_once(|fields| Ok(Value::Object(fields.json()))),
     }
+}
+
+fn at_once(rest: impl Fn(&Fields) -> Result<Value> + Send + Sync + 'static) -> Rest {
+    Arc::new(move |fields| Box::pin(ready(rest(fields))))
 }
 
 /// An opened queue with these configs.
@@ -38,7 +43,7 @@ fn facts() -> NodeFacts {
     NodeFacts { node_id: "test".to_owned(), threads: 2, temp_dir: std::env::temp_dir(), ..NodeFacts::default() }
 }
 
-type Rest = Arc<dyn Fn(&Fields) -> Result<Value> + Send + Sync>;
+type Rest = Arc<dyn Fn(&Fields) -> Pin<Box<dyn Future<Output = Result<Value>> + Send>> + Send + Sync>;
 
 /// A stage about to be run.
 pub struct StageTest {
@@ -126,7 +131,17 @@ impl StageTest {
     /// What the rest of the chain does; otherwise it gives the context as an object.
     #[must_use]
     pub fn rest(mut self, rest: impl Fn(&Fields) -> Result<Value> + Send + Sync + 'static) -> Self {
-        self.rest = Arc::new(rest);
+        self.rest = at_once(rest);
+        self
+    }
+
+    /// The same, for what takes its time.
+    #[must_use]
+    pub fn rest_later<R>(mut self, rest: impl Fn(&Fields) -> R + Send + Sync + 'static) -> Self
+    where
+        R: Future<Output = Result<Value>> + Send + 'static,
+    {
+        self.rest = Arc::new(move |fields| Box::pin(rest(fields)));
         self
     }
 
@@ -162,11 +177,11 @@ struct Recorded {
 
 impl Chain for Recorded {
     fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + 'static {
-        let result = ctx.into_store::<Fields>().and_then(|fields| {
+        let rest = ctx.into_store::<Fields>().map(|fields| {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(fields.clone());
             (self.rest)(&fields)
         });
-        std::future::ready(result)
+        async move { rest?.await }
     }
 }
 
