@@ -1,16 +1,26 @@
 //! `in_memory`: jobs that are gone with the process. For tests, and for work that may be lost.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pype_plugin::prelude::*;
 use pype_plugin::queue::{Accepted, Job, JobAction, JobFilter, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
+
+use tokio::sync::Notify;
 
 use crate::queue::{Queue, calls};
 use crate::store::Store;
 
 /// By name. They stay: who closes one may open it again and find its jobs.
-static QUEUES: Mutex<BTreeMap<String, Queue>> = Mutex::new(BTreeMap::new());
+static STORES: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
+
+/// A store that the modules of this process share, and how they hear of work.
+#[derive(Clone)]
+struct Shared {
+    // Held for one group of steps, or one look.
+    store: Arc<Mutex<Store>>,
+    accepted: Arc<Notify>,
+}
 
 pub(crate) struct InMemory {
     queue: Queue,
@@ -37,14 +47,19 @@ impl Dispatch for InMemory {
     type Config = Config;
 
     async fn open(config: Config, _: &Context) -> Result<Self> {
-        let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(&config.name) {
-            return Ok(Self { queue: queue.clone() });
-        }
-        let queue = Queue::new(Store::in_memory()?);
-        queues.insert(config.name, queue.clone());
-        Ok(Self { queue })
+        let Shared { store, accepted } = shared(config.name)?;
+        Ok(Self { queue: Queue::open(store.clone(), store, accepted)? })
     }
 
     calls!();
+}
+
+fn shared(name: String) -> Result<Shared> {
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = stores.get(&name) {
+        return Ok(shared.clone());
+    }
+    let shared = Shared { store: Arc::new(Mutex::new(Store::in_memory()?)), accepted: Arc::default() };
+    stores.insert(name, shared.clone());
+    Ok(shared)
 }

@@ -6,6 +6,7 @@ mod queue;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use pype_plugin::export_plugin;
 

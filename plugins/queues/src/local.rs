@@ -1,6 +1,7 @@
 //! `local`: jobs in a SQLite file, which several processes of one machine share.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use pype_plugin::prelude::*;
 use pype_plugin::queue::{Accepted, Job, JobAction, JobFilter, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
@@ -40,9 +41,11 @@ impl Dispatch for Local {
         let open = move || {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             folder.map_or(Ok(()), fs::create_dir_all)?;
-            Store::open(&path)
+            // Who looks does not wait for who writes: each has the file open.
+            let store = || Ok::<_, Error>(Arc::new(Mutex::new(Store::open(&path)?)));
+            Queue::open(store()?, store()?, Arc::default())
         };
-        Ok(Self { queue: Queue::new(node.run_blocking(open).await?) })
+        Ok(Self { queue: node.run_blocking(open).await? })
     }
 
     calls!();

@@ -1,8 +1,9 @@
 //! Jobs in a SQLite database: what both queues are made of.
 //!
-//! Each step is one transaction that takes the write lock first, so that of several processes none acts on what another
-//! has changed meanwhile. A lease that has run out is noticed by whoever asks for work next, or looks.
+//! Steps are done in groups. Each group is one transaction that takes the write lock first, so that of several processes none
+//! acts on what another has changed meanwhile. A lease that has run out is noticed by whoever asks for work next, or looks.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -10,17 +11,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pype_plugin::prelude::*;
 use pype_plugin::queue::{
-    Accepted, Job, JobAction, JobFilter, JobState, Lease, LeaseRequest, LeasedJob, NewJob, Verdict, cannot, key_reused,
+    Accepted, Job, JobAction, JobFilter, Lease, LeaseRequest, LeasedJob, NewJob, Verdict, cannot, key_reused,
     no_such_job, stale_lease,
 };
 use rusqlite::types::{ToSql, Value as Sql};
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter,
-};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, TransactionBehavior, params, params_from_iter};
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: i64 = 1;
-/// How long a step waits for another process.
+/// How long a group waits for another process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Store {
@@ -38,9 +37,15 @@ impl Store {
             connection.pragma_update(None, "synchronous", "FULL")?;
             Ok(connection)
         };
-        // Jobs hold what callers have sent: for their owner alone.
-        let made = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        made.map_err(|cause| Error::from(cause).message_of(path))?;
+        // Jobs hold what callers have sent: for their owner alone. A file that is there must not be opened here: closing it
+        // again would take SQLite's locks from it, which POSIX has by process, and another process would take the log away
+        // that this one still writes.
+        match OpenOptions::new().create_new(true).append(true).mode(0o600).open(path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::from(cause).message_of(path));
+            }
+            Ok(_) | Err(_) => {}
+        }
         let connection = open().map_err(|cause| failed(cause).message_of(path))?;
         Self::of(connection).map_err(|error| error.message_of(path))
     }
@@ -68,135 +73,214 @@ impl Store {
         Ok(Self { connection })
     }
 
-    pub(crate) fn enqueue(&mut self, job: &NewJob) -> Result<Accepted> {
-        let accepted = self.step(|step, now| {
-            if let Some((id, asked)) = same(step, job)? {
-                return Ok((asked == job.asked).then_some(Accepted { id, duplicate: true }));
+    /// Runs each step, and commits them together. A step that fails harms no other.
+    ///
+    /// # Errors
+    /// None of them is done.
+    pub(crate) fn commit(&mut self, steps: impl Iterator<Item: FnOnce(&Turn<'_>) -> Result<()>>) -> Result<()> {
+        let group = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        for step in steps {
+            let done = step(&Turn { group: &group, now: now() });
+            // A full disk, for one, has SQLite undo all that is not committed yet.
+            if let Err(error) = done
+                && group.is_autocommit()
+            {
+                return Err(error);
             }
-            let insert = "INSERT INTO jobs (id, pipeline, version, state, max_attempts, not_before_ms, shard, ordered,
-                idempotency_key, asked, created_ms, updated_ms, payload)
-                VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-            step.prepare_cached(insert)?.execute(params![
-                job.id,
-                job.pipeline,
-                job.version,
-                job.max_attempts,
-                now + milliseconds(job.delay_ms),
-                job.shard,
-                job.ordered,
-                job.idempotency_key,
-                job.asked,
-                now,
-                now,
-                &*job.payload,
-            ])?;
-            Ok(Some(Accepted { id: job.id.clone(), duplicate: false }))
-        })?;
-        accepted.ok_or_else(|| key_reused(job))
-    }
-
-    pub(crate) fn lease(&mut self, request: &LeaseRequest) -> Result<Vec<LeasedJob>> {
-        self.step(|step, now| {
-            take_back(step, now)?;
-            let due = due(step, request, now)?;
-            due.into_iter().map(|number| lend(step, number, request, now)).collect()
-        })
-    }
-
-    pub(crate) fn extend(&mut self, lease: &Lease, visibility_ms: u64) -> Result<()> {
-        let extended = self.step(|step, now| {
-            let update = "UPDATE jobs SET lease_until_ms = ?, updated_ms = ?
-                WHERE id = ? AND token = ? AND state = 'running' AND lease_until_ms > ?";
-            let until = now + milliseconds(visibility_ms);
-            step.prepare_cached(update)?.execute(params![until, now, lease.job, token(lease), now])
-        })?;
-        if extended == 1 { Ok(()) } else { Err(stale_lease(lease)) }
-    }
-
-    pub(crate) fn conclude(&mut self, lease: &Lease, verdict: &Verdict) -> Result<()> {
-        let concluded = self.step(|step, now| {
-            let Told { state, wait_ms, attempts, result, error } = Told::of(verdict)?;
-            let update = "UPDATE jobs SET state = ?, not_before_ms = ?, attempt = attempt + ?, result = ?,
-                error = coalesce(?, error), lease_until_ms = NULL, updated_ms = ?
-                WHERE id = ? AND token = ? AND state = 'running'";
-            let not_before = now + milliseconds(wait_ms);
-            step.prepare_cached(update)?.execute(params![
-                state.as_str(),
-                not_before,
-                attempts,
-                result,
-                error,
-                now,
-                lease.job,
-                token(lease)
-            ])
-        })?;
-        if concluded == 1 { Ok(()) } else { Err(stale_lease(lease)) }
-    }
-
-    pub(crate) fn job(&mut self, id: &str) -> Result<Option<Job>> {
-        self.look(|step| job(step, id))
-    }
-
-    pub(crate) fn jobs(&mut self, filter: &JobFilter) -> Result<Vec<Job>> {
-        self.look(|step| {
-            let (condition, values) = condition(filter);
-            let limit = if filter.limit == 0 { -1 } else { i64::from(filter.limit) };
-            let query = format!("SELECT {COLUMNS} FROM jobs WHERE {condition} ORDER BY number DESC LIMIT {limit}");
-            let mut query = step.prepare_cached(&query)?;
-            query.query_map(params_from_iter(values), read_job)?.collect()
-        })
-    }
-
-    pub(crate) fn act(&mut self, id: &str, action: JobAction) -> Result<()> {
-        let refused = self.step(|step, now| {
-            take_back(step, now)?;
-            let Some(job) = job(step, id)? else { return Ok(Some(no_such_job(id))) };
-            if !job.state.takes(action) {
-                return Ok(Some(cannot(action, &job)));
-            }
-            // A worker that has it holds a token that is not the last any more.
-            let update = match action {
-                JobAction::Retry => {
-                    "UPDATE jobs SET state = 'queued', attempt = 0, not_before_ms = ?1, updated_ms = ?1 WHERE id = ?2"
-                }
-                JobAction::Cancel => {
-                    "UPDATE jobs SET state = 'cancelled', token = token + 1, lease_until_ms = NULL, updated_ms = ?1
-                     WHERE id = ?2"
-                }
-            };
-            step.prepare_cached(update)?.execute(params![now, id])?;
-            Ok(None)
-        })?;
-        refused.map_or(Ok(()), Err)
-    }
-
-    pub(crate) fn purge(&mut self, filter: &JobFilter) -> Result<u64> {
-        self.step(|step, _| {
-            let (condition, values) = condition(filter);
-            let over = "state IN ('succeeded', 'failed', 'dead', 'cancelled')";
-            let purged =
-                step.execute(&format!("DELETE FROM jobs WHERE {over} AND {condition}"), params_from_iter(values))?;
-            Ok(purged as u64)
-        })
-    }
-
-    /// A look at what is there. It waits for nobody who writes, unless there is something to be taken back.
-    fn look<T>(&mut self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        let late = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND lease_until_ms <= ?)";
-        let asked = self.connection.prepare_cached(late).and_then(|mut late| late.query_row([now()], |row| row.get(0)));
-        if asked.map_err(failed)? {
-            self.step(take_back)?;
         }
-        look(&self.connection).map_err(failed)
+        group.commit().map_err(failed)
     }
 
-    /// One transaction, at one time.
-    fn step<T>(&mut self, work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T>) -> Result<T> {
-        let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let done = work(&step, now()).map_err(failed)?;
-        step.commit().map_err(failed)?;
-        Ok(done)
+    /// Whether there is something to be taken back.
+    pub(crate) fn is_late(&self) -> Result<bool> {
+        let late = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND lease_until_ms <= ?)";
+        let late = self.connection.prepare_cached(late).and_then(|mut late| late.query_row([now()], |row| row.get(0)));
+        late.map_err(failed)
+    }
+
+    pub(crate) fn job(&self, id: &str) -> Result<Option<Job>> {
+        job(&self.connection, id).map_err(failed)
+    }
+
+    pub(crate) fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>> {
+        let (condition, values) = condition(filter);
+        let limit = if filter.limit == 0 { -1 } else { i64::from(filter.limit) };
+        let query = format!("SELECT {COLUMNS} FROM jobs WHERE {condition} ORDER BY number DESC LIMIT {limit}");
+        let mut query = self.connection.prepare_cached(&query).map_err(failed)?;
+        query.query_map(params_from_iter(values), read_job).and_then(Iterator::collect).map_err(failed)
+    }
+}
+
+/// One step of a group, and what it may do: take back what is late, and one statement that changes what it is about. SQLite
+/// does a statement wholly or not at all, so a step that fails did nothing of its own; a savepoint around each would have a
+/// group take half as long again.
+pub(crate) struct Turn<'group> {
+    group: &'group Connection,
+    now: i64,
+}
+
+impl Turn<'_> {
+    pub(crate) fn enqueue(&self, job: &NewJob) -> Result<Accepted> {
+        if self.insert(job).map_err(failed)? {
+            return Ok(Accepted { id: job.id.clone(), duplicate: false });
+        }
+        let (id, asked) = self.same(job).map_err(failed)?;
+        if asked == job.asked { Ok(Accepted { id, duplicate: true }) } else { Err(key_reused(job)) }
+    }
+
+    pub(crate) fn lease(&self, request: &LeaseRequest) -> Result<Vec<LeasedJob>> {
+        self.take_back()?;
+        let due = self.due(request).map_err(failed)?;
+        if due.is_empty() { Ok(Vec::new()) } else { self.lend(due, request).map_err(failed) }
+    }
+
+    pub(crate) fn extend(&self, lease: &Lease, visibility_ms: u64) -> Result<()> {
+        let update = "UPDATE jobs SET lease_until_ms = ?, updated_ms = ?
+            WHERE id = ? AND token = ? AND state = 'running' AND lease_until_ms > ?";
+        let until = self.now + milliseconds(visibility_ms);
+        let extended = self.execute(update, params![until, self.now, lease.job, token(lease), self.now]);
+        if extended.map_err(failed)? == 1 { Ok(()) } else { Err(stale_lease(lease)) }
+    }
+
+    pub(crate) fn conclude(&self, lease: &Lease, verdict: &Verdict) -> Result<()> {
+        let error = verdict.error().map(serde_json::to_string).transpose()?;
+        let attempts = if verdict.counts() { 0 } else { -1 };
+        let update = "UPDATE jobs SET state = ?, not_before_ms = ?, attempt = attempt + ?, result = ?,
+            error = coalesce(?, error), lease_until_ms = NULL, updated_ms = ?
+            WHERE id = ? AND token = ? AND state = 'running'";
+        let values = params![
+            verdict.state().as_str(),
+            self.now + milliseconds(verdict.delay_ms()),
+            attempts,
+            verdict.result().map(Value::to_string),
+            error,
+            self.now,
+            lease.job,
+            token(lease)
+        ];
+        if self.execute(update, values).map_err(failed)? == 1 { Ok(()) } else { Err(stale_lease(lease)) }
+    }
+
+    pub(crate) fn act(&self, id: &str, action: JobAction) -> Result<()> {
+        self.take_back()?;
+        let job = job(self.group, id).map_err(failed)?.ok_or_else(|| no_such_job(id))?;
+        if !job.state.takes(action) {
+            return Err(cannot(action, &job));
+        }
+        // A worker that has it holds a token that is not the last any more.
+        let update = match action {
+            JobAction::Retry => {
+                "UPDATE jobs SET state = 'queued', attempt = 0, not_before_ms = ?1, updated_ms = ?1 WHERE id = ?2"
+            }
+            JobAction::Cancel => {
+                "UPDATE jobs SET state = 'cancelled', token = token + 1, lease_until_ms = NULL, updated_ms = ?1
+                 WHERE id = ?2"
+            }
+        };
+        self.execute(update, params![self.now, id]).map(drop).map_err(failed)
+    }
+
+    pub(crate) fn purge(&self, filter: &JobFilter) -> Result<u64> {
+        let (condition, values) = condition(filter);
+        let over = "state IN ('succeeded', 'failed', 'dead', 'cancelled')";
+        let delete = format!("DELETE FROM jobs WHERE {over} AND {condition}");
+        self.execute(&delete, params_from_iter(values)).map(|purged| purged as u64).map_err(failed)
+    }
+
+    /// Takes back what workers have had for too long. When its attempts are used up it is lent once more, to be buried, and
+    /// after that to nobody.
+    pub(crate) fn take_back(&self) -> Result<()> {
+        let update = "UPDATE jobs SET
+                state = CASE WHEN attempt <= max_attempts THEN 'queued' ELSE 'dead' END,
+                error = json_object('kind', 'timed_out', 'code', 'lease-ran-out', 'retryable', json('true'), 'message',
+                    'the worker `' || coalesce(worker, '?') || '` did not come back from attempt ' || attempt),
+                not_before_ms = ?1, lease_until_ms = NULL, updated_ms = ?1
+            WHERE state = 'running' AND lease_until_ms <= ?1";
+        self.execute(update, [self.now]).map(drop).map_err(failed)
+    }
+
+    /// Whether it was not there.
+    fn insert(&self, job: &NewJob) -> rusqlite::Result<bool> {
+        let insert = "INSERT INTO jobs (id, pipeline, version, state, max_attempts, not_before_ms, shard, ordered,
+            idempotency_key, asked, created_ms, updated_ms, payload)
+            VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        let values = params![
+            job.id,
+            job.pipeline,
+            job.version,
+            job.max_attempts,
+            self.now + milliseconds(job.delay_ms),
+            job.shard,
+            job.ordered,
+            job.idempotency_key,
+            job.asked,
+            self.now,
+            self.now,
+            &*job.payload,
+        ];
+        self.execute(insert, values).map(|inserted| inserted == 1)
+    }
+
+    /// The job that was accepted with the same key, or under the same id (an answer that was lost on its way), and what it
+    /// asked.
+    fn same(&self, job: &NewJob) -> rusqlite::Result<(String, Option<String>)> {
+        let query = "SELECT id, asked FROM jobs WHERE id = ?1 OR (pipeline = ?2 AND idempotency_key = ?3)";
+        let key = params![job.id, job.pipeline, job.idempotency_key];
+        self.group.prepare_cached(query)?.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// The numbers of the jobs that may be lent, those first that have been due for longest. Each pipeline is asked for alone:
+    /// its index has them in this order, so that it does not matter how many more there are.
+    fn due(&self, request: &LeaseRequest) -> rusqlite::Result<Vec<i64>> {
+        // An ordered job waits for all before it in its shard, also for those that wait for another attempt; and for one that
+        // had its turn while it was over.
+        let query = "SELECT not_before_ms, number FROM jobs AS job
+            WHERE state = 'queued' AND pipeline = ?1 AND not_before_ms <= ?2
+            AND (?4 IS NULL OR id = ?4)
+            AND NOT (ordered = 1 AND EXISTS (
+                SELECT 1 FROM jobs AS earlier WHERE earlier.ordered = 1 AND earlier.state IN ('queued', 'running')
+                AND earlier.pipeline = job.pipeline AND earlier.shard IS job.shard
+                AND (earlier.number < job.number OR earlier.state = 'running')))
+            ORDER BY not_before_ms, number LIMIT ?3";
+        let mut query = self.group.prepare_cached(query)?;
+        let mut due = Vec::new();
+        for pipeline in &request.pipelines {
+            let asked = params![pipeline, self.now, request.count, request.job];
+            for one in query.query_map(asked, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))? {
+                due.push(one?);
+            }
+        }
+        due.sort_unstable();
+        Ok(due.into_iter().map(|(_, number)| number).take(request.count as usize).collect())
+    }
+
+    /// Lends jobs, in one statement; the oldest comes first.
+    fn lend(&self, numbers: Vec<i64>, request: &LeaseRequest) -> rusqlite::Result<Vec<LeasedJob>> {
+        let update = "UPDATE jobs SET state = 'running', attempt = attempt + 1, token = token + 1, worker = ?,
+                lease_until_ms = ?, updated_ms = ?
+            WHERE number IN (SELECT value FROM json_each(?))
+            RETURNING number, id, token, pipeline, version, attempt, max_attempts, payload";
+        let until = self.now + milliseconds(request.visibility_ms);
+        let numbers = Value::from(numbers).to_string();
+        let mut update = self.group.prepare_cached(update)?;
+        let lent = update.query_map(params![request.worker, until, self.now, numbers], |row| {
+            let job = LeasedJob {
+                lease: Lease { job: row.get(1)?, token: row.get::<_, i64>(2)?.unsigned_abs() },
+                pipeline: row.get(3)?,
+                version: row.get(4)?,
+                attempt: row.get(5)?,
+                max_attempts: row.get(6)?,
+                payload: row.get::<_, Vec<u8>>(7)?.into(),
+            };
+            Ok((row.get::<_, i64>(0)?, job))
+        })?;
+        // They come in no order that is promised.
+        let lent: BTreeMap<i64, LeasedJob> = lent.collect::<rusqlite::Result<_>>()?;
+        Ok(lent.into_values().collect())
+    }
+
+    fn execute(&self, statement: &str, values: impl Params) -> rusqlite::Result<usize> {
+        self.group.prepare_cached(statement)?.execute(values)
     }
 }
 
@@ -208,84 +292,6 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
             Err(error) if is_busy(&error) && Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
             changed => return changed,
         }
-    }
-}
-
-/// The job that was accepted with the same key, or under the same id (an answer that was lost on its way), and what it asked.
-fn same(step: &Transaction<'_>, job: &NewJob) -> rusqlite::Result<Option<(String, Option<String>)>> {
-    let query = "SELECT id, asked FROM jobs WHERE id = ?1 OR (pipeline = ?2 AND idempotency_key = ?3)";
-    step.prepare_cached(query)?
-        .query_row(params![job.id, job.pipeline, job.idempotency_key], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()
-}
-
-/// Takes back what workers have had for too long. When its attempts are used up it is lent once more, to be buried, and
-/// after that to nobody.
-fn take_back(step: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
-    let update = "UPDATE jobs SET
-            state = CASE WHEN attempt <= max_attempts THEN 'queued' ELSE 'dead' END,
-            error = json_object('kind', 'timed_out', 'code', 'lease-ran-out', 'retryable', json('true'), 'message',
-                'the worker `' || coalesce(worker, '?') || '` did not come back from attempt ' || attempt),
-            not_before_ms = ?1, lease_until_ms = NULL, updated_ms = ?1
-        WHERE state = 'running' AND lease_until_ms <= ?1";
-    step.prepare_cached(update)?.execute([now]).map(drop)
-}
-
-/// The numbers of the jobs that may be lent.
-fn due(step: &Transaction<'_>, request: &LeaseRequest, now: i64) -> rusqlite::Result<Vec<i64>> {
-    // An ordered job waits for all before it in its shard, also for those that wait for another attempt.
-    let query = "SELECT number FROM jobs AS job
-        WHERE state = 'queued' AND not_before_ms <= ?1 AND pipeline IN (SELECT value FROM json_each(?2))
-        AND (?4 IS NULL OR id = ?4)
-        AND NOT (ordered = 1 AND EXISTS (
-            SELECT 1 FROM jobs AS earlier WHERE earlier.ordered = 1 AND earlier.state IN ('queued', 'running')
-            AND earlier.pipeline = job.pipeline AND earlier.shard IS job.shard AND earlier.number < job.number))
-        ORDER BY number LIMIT ?3";
-    let pipelines = serde_json::Value::from(request.pipelines.clone()).to_string();
-    step.prepare_cached(query)?
-        .query_map(params![now, pipelines, request.count, request.job], |row| row.get(0))?
-        .collect()
-}
-
-fn lend(step: &Transaction<'_>, number: i64, request: &LeaseRequest, now: i64) -> rusqlite::Result<LeasedJob> {
-    let update = "UPDATE jobs SET state = 'running', attempt = attempt + 1, token = token + 1, worker = ?,
-            lease_until_ms = ?, updated_ms = ?
-        WHERE number = ? RETURNING id, token, pipeline, version, attempt, max_attempts, payload";
-    let until = now + milliseconds(request.visibility_ms);
-    step.prepare_cached(update)?.query_row(params![request.worker, until, now, number], |row| {
-        Ok(LeasedJob {
-            lease: Lease { job: row.get(0)?, token: row.get::<_, i64>(1)?.unsigned_abs() },
-            pipeline: row.get(2)?,
-            version: row.get(3)?,
-            attempt: row.get(4)?,
-            max_attempts: row.get(5)?,
-            payload: row.get::<_, Vec<u8>>(6)?.into(),
-        })
-    })
-}
-
-/// What a verdict changes.
-struct Told {
-    state: JobState,
-    wait_ms: u64,
-    /// How many attempts more it counts.
-    attempts: i32,
-    result: Option<String>,
-    error: Option<String>,
-}
-
-impl Told {
-    fn of(verdict: &Verdict) -> rusqlite::Result<Self> {
-        let told = |state| Self { state, wait_ms: 0, attempts: 0, result: None, error: None };
-        Ok(match verdict {
-            Verdict::Succeeded { result } => Self { result: Some(result.to_string()), ..told(JobState::Succeeded) },
-            Verdict::Retry { error, delay_ms } => {
-                Self { wait_ms: *delay_ms, error: Some(json(error)?), ..told(JobState::Queued) }
-            }
-            Verdict::Failed { error } => Self { error: Some(json(error)?), ..told(JobState::Failed) },
-            Verdict::Dead { error } => Self { error: Some(json(error)?), ..told(JobState::Dead) },
-            Verdict::Release { delay_ms } => Self { wait_ms: *delay_ms, attempts: -1, ..told(JobState::Queued) },
-        })
     }
 }
 
@@ -324,10 +330,6 @@ fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqli
 
 fn unreadable(at: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
-}
-
-fn json(error: &Error) -> rusqlite::Result<String> {
-    serde_json::to_string(error).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 /// What a filter asks of a row.
@@ -390,5 +392,66 @@ impl MessageOf for Error {
     fn message_of(mut self, path: &Path) -> Self {
         self.message = format!("`{}`: {}", path.display(), self.message);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Step = Box<dyn FnOnce(&Turn<'_>) -> Result<()>>;
+
+    fn job(id: &str) -> NewJob {
+        NewJob {
+            id: id.to_owned(),
+            pipeline: "upload".to_owned(),
+            version: "1.0.0".to_owned(),
+            shard: None,
+            ordered: false,
+            idempotency_key: None,
+            asked: None,
+            delay_ms: 0,
+            max_attempts: 3,
+            payload: Vec::new().into(),
+        }
+    }
+
+    fn enqueues(id: &'static str) -> Step {
+        Box::new(move |turn| turn.enqueue(&job(id)).map(drop))
+    }
+
+    /// What is there after a group of these steps, and whether the group was committed.
+    fn check(store: &mut Store, steps: Vec<Step>, committed: bool, expect: &[&str]) {
+        assert_eq!(store.commit(steps.into_iter()).is_ok(), committed);
+        let jobs = store.jobs(&JobFilter::default()).expect("listed");
+        assert_eq!(jobs.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), expect);
+    }
+
+    #[test]
+    fn a_step_that_fails_does_nothing_and_harms_no_other() {
+        let mut store = Store::in_memory().expect("opened");
+        let refused: Step = Box::new(|turn| turn.act("nobody", JobAction::Retry));
+        // It can change the first, and not the second.
+        let breaks: Step = Box::new(|turn| turn.execute("UPDATE jobs SET id = 'same'", []).map(drop).map_err(failed));
+        let steps = vec![enqueues("a"), refused, enqueues("b"), breaks, enqueues("c")];
+        check(&mut store, steps, true, &["c", "b", "a"]);
+    }
+
+    #[test]
+    fn a_group_that_is_not_committed_did_nothing_and_the_next_one_is_none_the_worse() {
+        let mut store = Store::in_memory().expect("opened");
+        let tables = "PRAGMA foreign_keys = ON; CREATE TABLE parents (id INTEGER PRIMARY KEY);
+            CREATE TABLE children (parent REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED);";
+        store.connection.execute_batch(tables).expect("made");
+        // Noticed at the commit.
+        let orphan: Step =
+            Box::new(|turn| turn.execute("INSERT INTO children VALUES (1)", []).map(drop).map_err(failed));
+        check(&mut store, vec![enqueues("a"), orphan, enqueues("b")], false, &[]);
+        let undoes_all: Step = Box::new(|turn| {
+            turn.group.execute_batch("ROLLBACK").map_err(failed)?;
+            turn.act("nobody", JobAction::Retry)
+        });
+        check(&mut store, vec![enqueues("a"), undoes_all, enqueues("b")], false, &[]);
+        check(&mut store, vec![enqueues("c")], true, &["c"]);
     }
 }
