@@ -8,6 +8,9 @@ const LONGEST_PART: usize = 255;
 /// As S3 has it.
 const LONGEST: usize = 1024;
 
+/// The folder with the fencing tokens of a folder's objects.
+pub(crate) const FENCES: &str = ".pype-fences";
+
 /// The object that a name stands for, below the root of a store.
 pub(crate) fn parse(name: &str) -> Result<Path> {
     let refuse = |why: &str| {
@@ -31,6 +34,7 @@ pub(crate) fn parse(name: &str) -> Result<Path> {
             "" => return refuse("a part of it is empty"),
             "." | ".." => return refuse("it leads elsewhere"),
             part if part.len() > LONGEST_PART => return refuse("a part of it is longer than 255 bytes"),
+            FENCES => return refuse("fencing tokens are kept there"),
             part if part.contains('\\') => return refuse("it holds a backslash"),
             part if is_reserved(part) => {
                 return refuse("`#` and a number end the names of files that are being written");

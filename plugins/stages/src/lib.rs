@@ -4,7 +4,9 @@ mod key;
 mod logging;
 mod set_fields;
 mod storage;
+mod store;
 mod timeout;
+mod traced;
 mod validate;
 
 use pype_plugin::export_plugin;
@@ -18,6 +20,7 @@ export_plugin! {
         storage::StorageRead,
         storage::StorageWrite,
         timeout::Timeout,
+        traced::Tracing,
         validate::Validate,
     ]
 }

@@ -26,11 +26,7 @@ impl Execute for Logging {
     }
 
     async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {
-        let mut said = serde_json::Map::new();
-        for name in &self.0.fields {
-            said.extend(ctx.field(name)?.map(|field| (name.clone(), shown(field))));
-        }
-        let (fields, facts) = (Value::Object(said).to_string(), ctx.facts());
+        let (fields, facts) = (Value::Object(told(&ctx, &self.0.fields)?).to_string(), ctx.facts());
         let (job, attempt) = (facts.job_id.unwrap_or_default(), facts.attempt);
         tracing::info!(job, attempt, fields, "goes on");
         let began = Instant::now();
@@ -42,6 +38,15 @@ impl Execute for Logging {
         }
         result
     }
+}
+
+/// Those of the fields that there are, as they may be told.
+pub(crate) fn told(ctx: &PipelineContext, names: &[String]) -> Result<serde_json::Map<String, Value>> {
+    let mut told = serde_json::Map::new();
+    for name in names {
+        told.extend(ctx.field(name)?.map(|field| (name.clone(), shown(field))));
+    }
+    Ok(told)
 }
 
 fn shown(field: pype_plugin::Field) -> Value {

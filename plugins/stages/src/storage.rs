@@ -1,123 +1,10 @@
 //! `storage_write`, `storage_read`, `storage_delete` and `dead_letter`: objects in a folder, or in S3 and its like.
 
-use std::fs::File;
-use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
-
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
 use pype_plugin::prelude::*;
 use serde_json::json;
 
-use crate::key;
-
-/// A store, and where in it.
-struct Store {
-    objects: Arc<dyn ObjectStore>,
-    prefix: Path,
-    /// Of a folder.
-    root: Option<PathBuf>,
-    url: String,
-}
-
-impl Store {
-    /// The store at a URL: `file:./uploads`, `file:///srv/uploads`, `s3://bucket/prefix`. A relative path starts at the
-    /// folder of the pipeline.
-    fn open(url: &str, node: &Context) -> Result<Self> {
-        let refuse = |why: String| Error::new(ErrorKind::Config, "bad-url", format!("`url`: {why}"));
-        if let Some(path) = url.strip_prefix("file:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            let root = node.folder().join(path);
-            std::fs::create_dir_all(&root)?;
-            let root = root.canonicalize()?;
-            let objects = object_store::local::LocalFileSystem::new_with_prefix(&root)
-                .map_err(|error| refuse(error.to_string()))?
-                .with_automatic_cleanup(false);
-            return Ok(Self { objects: Arc::new(objects), prefix: Path::default(), root: Some(root), url: url.into() });
-        }
-        let parsed = url::Url::parse(url).map_err(|error| refuse(format!("`{url}` is no URL: {error}")))?;
-        // Credentials and endpoints are where all tools of the kind have them: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ….
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let options = variables
-            .filter(|(name, _)| name.starts_with("AWS_"))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let (objects, prefix) =
-            object_store::parse_url_opts(&parsed, options).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { objects: Arc::from(objects), prefix, root: None, url: url.into() })
-    }
-
-    /// The same, on a thread where it may block.
-    async fn opened(url: &str, node: &Context) -> Result<Self> {
-        let (url, opening) = (url.to_owned(), node.clone());
-        node.run_blocking(move || Self::open(&url, &opening)).await
-    }
-
-    /// Writes an object, whole or not at all. In a folder it is on the disk then.
-    async fn write(&self, name: &str, content: PutPayload, node: &Context) -> Result<()> {
-        let object = self.object(name, node).await?;
-        self.objects.put(&object, content).await.map_err(|error| self.failed("write", name, error))?;
-        self.settle(name, node).await
-    }
-
-    /// The object of a name.
-    async fn object(&self, name: &str, node: &Context) -> Result<Path> {
-        let key = key::parse(name)?;
-        if let Some(root) = self.root.clone() {
-            let name = name.to_owned();
-            node.run_blocking(move || stays_inside(&root, &name)).await?;
-        }
-        Ok(self.prefix.parts().chain(key.parts()).collect())
-    }
-
-    /// Waits until an object of a folder is on the disk, and every folder on the way to it. Other stores have it when they say
-    /// so.
-    async fn settle(&self, name: &str, node: &Context) -> Result<()> {
-        let Some(root) = self.root.clone() else { return Ok(()) };
-        let path = root.join(name);
-        let settle = move || {
-            let mut folders = path.ancestors().take_while(|folder| folder.starts_with(&root));
-            folders.try_for_each(|path| Ok(File::open(path)?.sync_all()?))
-        };
-        node.run_blocking(settle).await
-    }
-
-    fn uri(&self, name: &str) -> String {
-        format!("{}/{name}", self.url.trim_end_matches('/'))
-    }
-
-    fn failed(&self, doing: &str, name: &str, error: object_store::Error) -> Error {
-        let (kind, code, retryable) = match &error {
-            object_store::Error::NotFound { .. } => (ErrorKind::NotFound, "no-such-object", false),
-            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
-                (ErrorKind::Data, "object-exists", false)
-            }
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                (ErrorKind::Io, "storage-denied", false)
-            }
-            object_store::Error::InvalidPath { .. }
-            | object_store::Error::NotSupported { .. }
-            | object_store::Error::NotImplemented { .. } => (ErrorKind::Unsupported, "storage-unsupported", false),
-            _ => (ErrorKind::Unavailable, "storage-failed", true),
-        };
-        let message = format!("cannot {doing} `{}`", self.uri(name));
-        Error::new(kind, code, message).retryable(retryable).caused_by(error)
-    }
-}
-
-/// A link that somebody put into the folder must not lead out of it.
-fn stays_inside(root: &FilePath, name: &str) -> Result<()> {
-    let mut path = root.to_owned();
-    for part in name.split('/') {
-        path.push(part);
-        let is_link = path.symlink_metadata().is_ok_and(|file| file.file_type().is_symlink());
-        if is_link && !path.canonicalize().is_ok_and(|target| target.starts_with(root)) {
-            let message = format!("`{name}` leads out of the store, over a link");
-            return Err(Error::new(ErrorKind::Data, "bad-key", message));
-        }
-    }
-    Ok(())
-}
+use crate::store::Store;
 
 /// Where objects are, and how they are called.
 #[derive(Deserialize, JsonSchema)]
@@ -143,34 +30,54 @@ fn file_content() -> String {
 
 /// What the stages on a store have in common.
 macro_rules! on_a_store {
-    () => {
+    ($config:ty) => {
         const CATEGORY: &'static str = "Storage";
         const PACKAGES: &'static [&'static str] = &["object_store"];
-        type Config = Config;
+        type Config = $config;
 
-        async fn open(config: Config, node: &Context) -> Result<Self> {
+        async fn open(config: $config, node: &Context) -> Result<Self> {
             Ok(Self { store: Store::opened(&config.url, node).await?, config })
         }
     };
 }
 
+/// What is written, and where.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WriteConfig {
+    /// The store: `file:./uploads`, from the pipeline's folder, or `s3://bucket/prefix` with the usual `AWS_…` variables.
+    url: String,
+    /// The field with the object's name.
+    #[serde(default = "file_path")]
+    key: String,
+    /// The field with its content.
+    #[serde(default = "file_content")]
+    content: String,
+    /// The field with the fencing token of a lock: who comes with a smaller one than was there before is refused.
+    #[serde(default)]
+    fence: Option<String>,
+}
+
 pub(crate) struct StorageWrite {
     store: Store,
-    config: Config,
+    config: WriteConfig,
 }
 
 impl Execute for StorageWrite {
     const NAME: &'static str = "storage_write";
     const DESCRIPTION: &'static str = "Writes a field to an object, whole or not at all";
 
-    on_a_store!();
+    on_a_store!(WriteConfig);
 
     async fn execute(&self, mut ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
         let name: String = ctx.get(&self.config.key)?;
         let content: Bytes = ctx.get(&self.config.content)?;
         let size = content.len();
-        let content = PutPayload::from_bytes(bytes::Bytes::from_owner(content));
-        self.store.write(&name, content, node).await?;
+        let content = bytes::Bytes::from_owner(content);
+        match &self.config.fence {
+            None => self.store.write(&name, content.into(), node).await?,
+            Some(fence) => self.store.write_fenced(&name, content, ctx.get(fence)?, node).await?,
+        }
         ctx.set("stored_at", self.store.uri(&name))?;
         ctx.set("stored_bytes", size)?;
         next.run(ctx).await
@@ -186,7 +93,7 @@ impl Execute for StorageRead {
     const NAME: &'static str = "storage_read";
     const DESCRIPTION: &'static str = "Reads an object into a field";
 
-    on_a_store!();
+    on_a_store!(Config);
 
     async fn execute(&self, mut ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
         let name: String = ctx.get(&self.config.key)?;
@@ -207,7 +114,7 @@ impl Execute for StorageDelete {
     const NAME: &'static str = "storage_delete";
     const DESCRIPTION: &'static str = "Deletes an object; one that is not there is a warning";
 
-    on_a_store!();
+    on_a_store!(Config);
 
     async fn execute(&self, ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
         let name: String = ctx.get(&self.config.key)?;
@@ -310,6 +217,22 @@ mod tests {
             assert_eq!(error.code, "bad-key", "{name}: {error}");
         }
         assert_eq!(std::fs::read_dir(outside.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn an_older_token_writes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |token: u64, content: u8| {
+            let config = json!({ "url": url(&folder)["url"], "fence": "token" });
+            let test = stage::<StorageWrite>(config).field("file_path", json!("a/b")).field("token", json!(token));
+            test.bytes("file_content", vec![content]).run().result.map(drop).map_err(|error| error.code)
+        };
+        assert_eq!([write(3, 1), write(5, 2), write(5, 3)], [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(write(4, 4), Err("stale-token".to_owned()));
+        assert_eq!(std::fs::read(folder.path().join("a/b")).expect("written"), [3]);
+        // Nobody else may write the tokens.
+        let error = super::tests::write(&folder, ".pype-fences/a/b").result.expect_err("refused");
+        assert_eq!(error.code, "bad-key");
     }
 
     #[test]
