@@ -33,6 +33,7 @@ pub mod label;
 pub mod name;
 pub mod pipeline;
 pub mod report;
+pub mod retry;
 pub mod run;
 pub mod template;
 

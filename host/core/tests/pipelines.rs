@@ -118,6 +118,7 @@ fn changed(plan: &Plan, change: impl FnOnce(&mut Parts)) -> Result<Plan, NotAPla
         context: plan.context().clone(),
         stages: plan.stages().to_vec(),
         dead_letter: plan.dead_letter().cloned(),
+        large: plan.large().cloned(),
         settings: plan.settings(),
         source: plan.source().clone(),
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use pype_core::human;
+use pype_core::pipeline::plan::Plan;
 use pype_plugin::Error;
 use pype_plugin::host::Instance;
 use pype_plugin::queue::{Job, JobAction, JobFilter, JobState, no_such_job};
@@ -15,7 +16,7 @@ use super::pipeline::{Host, HostArgs, of_queue, with_secrets_of_queue};
 use super::render::{Failure, columns, printable};
 use super::run::SecretsArgs;
 use crate::clock::now_ms;
-use crate::pipeline::open_queue;
+use crate::pipeline::{forget_large, open_queue};
 use crate::prepare::{PrepareError, prepare_pipeline};
 
 /// Lists, shows, retries, cancels and forgets the jobs of a pipeline.
@@ -94,41 +95,60 @@ pub(crate) fn jobs(args: &JobsArgs, out: &mut dyn Write) -> Result<Exit, Failure
         let queue = open_queue(plan, &around, host.loader()).await?.ok_or_else(|| {
             Failure::invalid("no-dispatch", format!("`{}` has no dispatch, so it has no jobs", plan.name()))
         })?;
-        let done = ask(args, plan.name().as_str(), &queue, out).await;
+        let done = match ask(args, plan, &queue, out).await {
+            Ok(forgotten) => forget_large(plan, forgotten, &around, host.loader()).await.map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
         let closed = queue.close().await.map_err(|error| of_queue(&error));
         done.and(closed)
     })?;
     Ok(Exit::Ok)
 }
 
-async fn ask(args: &JobsArgs, pipeline: &str, queue: &Instance, out: &mut dyn Write) -> Result<(), Failure> {
-    let of_pipeline = || JobFilter { pipeline: Some(pipeline.to_owned()), ..JobFilter::default() };
+/// Does what is asked; the ids of jobs that are forgotten, and may have left large bytes behind.
+async fn ask(args: &JobsArgs, plan: &Plan, queue: &Instance, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
+    let of_pipeline = || JobFilter { pipeline: Some(plan.name().to_string()), ..JobFilter::default() };
     let failed = |error: Error| of_queue(&error);
     match &args.command {
         JobsCommand::List { state, limit } => {
             let filter = JobFilter { states: state.clone(), limit: *limit, ..of_pipeline() };
-            list(args.json, &queue.jobs(filter).await.map_err(failed)?, out)
+            list(args.json, &queue.jobs(filter).await.map_err(failed)?, out)?;
         }
         JobsCommand::Show { id } => {
             let job = queue.job(id).await.and_then(|job| job.ok_or_else(|| no_such_job(id))).map_err(failed)?;
-            show(args.json, &job, out)
+            show(args.json, &job, out)?;
         }
         JobsCommand::Retry { id } => {
             queue.act(id, JobAction::Retry).await.map_err(failed)?;
-            Ok(writeln!(out, "{id} is queued again")?)
+            writeln!(out, "{id} is queued again")?;
         }
         JobsCommand::Cancel { id } => {
             queue.act(id, JobAction::Cancel).await.map_err(failed)?;
-            Ok(writeln!(out, "{id} is cancelled")?)
+            writeln!(out, "{id} is cancelled")?;
         }
         JobsCommand::Purge { state, older_than } => {
             let since = older_than.map(|days| now_ms().saturating_sub(days.saturating_mul(86_400_000)));
             let filter = JobFilter { states: state.clone(), unchanged_since_ms: since, ..of_pipeline() };
+            let may_leave =
+                if plan.large().is_some() { queue.jobs(filter.clone()).await.map_err(failed)? } else { vec![] };
             let purged = queue.purge(filter).await.map_err(failed)?;
             let plural = if purged == 1 { "" } else { "s" };
-            Ok(writeln!(out, "forgot {purged} job{plural}")?)
+            writeln!(out, "forgot {purged} job{plural}")?;
+            return gone(queue, may_leave).await.map_err(failed);
         }
     }
+    Ok(Vec::new())
+}
+
+/// Which of these jobs are gone. One that was queued again in between is still there.
+async fn gone(queue: &Instance, jobs: Vec<Job>) -> pype_plugin::Result<Vec<String>> {
+    let mut gone = Vec::new();
+    for job in jobs.into_iter().filter(|job| job.state.is_over()) {
+        if queue.job(&job.id).await?.is_none() {
+            gone.push(job.id);
+        }
+    }
+    Ok(gone)
 }
 
 fn list(json: bool, jobs: &[Job], out: &mut dyn Write) -> Result<(), Failure> {

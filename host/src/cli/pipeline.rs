@@ -25,6 +25,7 @@ use super::run::{Budget, LogFormat, failed, forget_variables, runtime, start_log
 use super::signals;
 use crate::loader::Loader;
 use crate::observe::log::{Filter, Log, Writer};
+use crate::observe::spans::{self, Exporter, Spans};
 use crate::pipeline::{
     Answer, Asked, Failed, Metrics, Observer, OpenError, Opened, ServeError, Surroundings, Worker, WorkerLimits,
 };
@@ -51,6 +52,9 @@ pub(crate) struct HostArgs {
 
 /// A process that can open pipelines.
 pub(super) struct Host {
+    // The first to go: it sends what is left while there are a runtime and a log.
+    _exporter: Option<Exporter>,
+    spans: Spans,
     pub(super) runtime: Runtime,
     /// Fires at the first signal.
     pub(super) stop: CancellationToken,
@@ -77,13 +81,23 @@ impl Host {
         signals::watch(stop.clone()).map_err(|cause| failed("watch for signals", cause))?;
         let facts = LibraryFacts { threads: budget.blocking };
         let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
-        Ok(Self { runtime, stop, loader, metrics: Metrics::default(), log, _writer: writer, threads: budget.blocking })
+        let (spans, metrics, threads) = (Spans::default(), Metrics::default(), budget.blocking);
+        Ok(Self { _exporter: None, spans, runtime, stop, loader, metrics, log, _writer: writer, threads })
     }
 
-    /// What the stages of a pipeline have around them. From now on the log masks its secrets.
+    /// From now on runs and jobs are traced, if the environment asks for it.
+    pub(super) fn traced(self) -> Self {
+        match spans::from_environment(self.runtime.handle()) {
+            Some((spans, exporter)) => Self { spans, _exporter: Some(exporter), ..self },
+            None => self,
+        }
+    }
+
+    /// What the stages of a pipeline have around them. From now on the log and its spans mask its secrets.
     pub(super) fn around(&self, ready: &Ready) -> Surroundings {
         let Ready { prepared, secrets } = ready;
         self.log.hide(secrets.redactor());
+        self.spans.hide(secrets.redactor());
         Surroundings {
             context: prepared.context.clone(),
             secrets: secrets.clone(),
@@ -93,6 +107,7 @@ impl Host {
             log: self.log.clone(),
             observer: told(),
             metrics: self.metrics.clone(),
+            spans: self.spans.clone(),
         }
     }
 
@@ -280,7 +295,7 @@ pub(super) fn run(
     let context = context(&prepared, input)?;
     let warnings = prepared.warnings.clone();
     let ready = with_secrets(vec![prepared], origin)?;
-    let host = Host::start(host)?;
+    let host = Host::start(host)?.traced();
     let opened = host.open(&ready[0], &[])?;
     let stop = host.stop.clone();
     let exit = host.runtime.block_on(async {

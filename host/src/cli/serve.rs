@@ -26,7 +26,11 @@ Examples:
   curl http://127.0.0.1:8080/jobs/0199…            the job that it answered with
   pype serve flows/upload --jobs 0                 leaves the jobs to `pype worker`
 
-Paths: POST /pipelines/NAME, GET /jobs/ID, /openapi.json, /metrics, /healthz.")]
+Paths: POST /pipelines/NAME, GET /jobs/ID, /openapi.json, /metrics, /healthz.
+
+Traces go to a collector of OpenTelemetry, over OTLP/HTTP, if OTEL_EXPORTER_OTLP_ENDPOINT or
+OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says where. OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and
+OTEL_EXPORTER_OTLP_HEADERS are heeded; OTEL_SDK_DISABLED=true turns it off.")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     documents: DocumentsArgs,
@@ -81,7 +85,11 @@ Examples:
   pype worker flows/upload
   pype worker flows/upload/upload.yaml --concurrency 16
 
-Any number of workers, on any number of machines, may share a queue.")]
+Any number of workers, on any number of machines, may share a queue.
+
+Traces go to a collector of OpenTelemetry, over OTLP/HTTP, if OTEL_EXPORTER_OTLP_ENDPOINT or
+OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says where. OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER and
+OTEL_EXPORTER_OTLP_HEADERS are heeded; OTEL_SDK_DISABLED=true turns it off.")]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     documents: DocumentsArgs,
@@ -104,7 +112,7 @@ pub(crate) fn serve(args: &ServeArgs, out: &mut dyn Write) -> Result<Exit, Failu
         return Err(Failure::invalid("no-token", message).hint("ask for a token: --token-file FILE"));
     }
     let ready = with_secrets(prepared, args.secrets.origin())?;
-    let host = Host::start(&args.host)?;
+    let host = Host::start(&args.host)?.traced();
     let opened = host.open_all(&ready)?;
     let limits = ServerLimits {
         body_bytes: args.body_limit,
@@ -153,7 +161,7 @@ pub(crate) fn worker(args: &WorkerArgs, out: &mut dyn Write) -> Result<Exit, Fai
         return Err(Failure::invalid("no-dispatch", message).hint("leave it out"));
     }
     let ready = with_secrets(prepared, args.secrets.origin())?;
-    let host = Host::start(&args.host)?;
+    let host = Host::start(&args.host)?.traced();
     let opened = host.open_all(&ready)?;
     for one in &opened {
         writeln!(out, "works on {}", one.plan().name())?;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pype_core::catalog::ModuleKind;
 use pype_core::pipeline::context::Context;
@@ -15,9 +15,15 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::context::RunContext;
+use super::large::put_away_by;
 use super::open::Opened;
+use super::spans;
 use super::stage::{Failed, OpenStage, Passage, timed_out};
 use crate::clock::{ms, now_ms};
+
+/// How long a queue that cannot be reached is asked to accept a job, and how often.
+const ENQUEUE_PATIENCE: Duration = Duration::from_secs(3);
+const ENQUEUE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What a caller asks besides the context.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +32,8 @@ pub struct Asked {
     pub idempotency_key: Option<String>,
     /// W3C trace context: `traceparent`.
     pub trace: Option<String>,
+    /// Whether it came as a request over HTTP.
+    pub over_http: bool,
 }
 
 /// What a caller gets.
@@ -44,7 +52,10 @@ impl Opened {
     /// A stage failed for good, or the job was not accepted.
     pub async fn run(self: &Arc<Self>, context: Context, asked: Asked) -> Result<Answer> {
         let began = Instant::now();
-        let answer = self.answer(context, asked).await;
+        let span = spans::of_run(&self.spans, &self.plan, &asked);
+        let trace = span.traceparent().or(asked.trace);
+        let answer = self.answer(context, Asked { trace, ..asked }).await;
+        span.end(answer.as_ref().err());
         let outcome = match &answer {
             Ok(Answer::Done(_)) => "done",
             Ok(Answer::Accepted(_)) => "accepted",
@@ -130,9 +141,15 @@ impl Run {
                 return Ok(ctx.context.to_json_without_bytes());
             };
             match stage.stage.kind() {
-                ModuleKind::Dispatch => self.dispatch(&stage, &ctx).await.inspect_err(|error| {
-                    (self.opened.observer)(&Failed::of(&ctx, stage.stage.id.as_str(), 1, error.clone(), None));
-                }),
+                ModuleKind::Dispatch => {
+                    let span = spans::of_dispatch(&self.opened.spans, &ctx, &stage.stage);
+                    let ctx = spans::inside(&span, ctx);
+                    let sent = self.dispatch(&stage, &ctx).await;
+                    spans::dispatched(span, &sent);
+                    sent.inspect_err(|error| {
+                        (self.opened.observer)(&Failed::of(&ctx, stage.stage.id.as_str(), 1, error.clone(), None));
+                    })
+                }
                 _ => self.execute(&stage, at + 1, ctx).await,
             }
         })
@@ -145,36 +162,61 @@ impl Run {
     }
 
     async fn dispatch(&self, stage: &OpenStage, ctx: &RunContext) -> Result<Value> {
-        let plan = &self.opened.plan;
+        let (plan, large) = (&self.opened.plan, self.opened.large.as_ref());
         let mut envelope = Envelope::of(plan, &ctx.context, now_ms());
         envelope.idempotency_key.clone_from(&ctx.facts.idempotency_key);
         envelope.trace.clone_from(&ctx.facts.trace);
+        let asked = ctx.facts.idempotency_key.as_ref().map(|_| asked(&envelope));
+        let id = uuid::Uuid::now_v7().to_string();
+        if let Some(large) = large
+            && let Err(error) = large.put_away(&mut envelope, plan.context(), &id).await
+        {
+            large.forget(put_away_by(&envelope)).await;
+            return Err(error);
+        }
         let job = NewJob {
-            id: uuid::Uuid::now_v7().to_string(),
+            id: id.clone(),
             pipeline: plan.name().to_string(),
             version: plan.version().to_string(),
             shard: envelope.shard,
             ordered: stage.stage.queueing.ordered,
             idempotency_key: ctx.facts.idempotency_key.clone(),
-            asked: ctx.facts.idempotency_key.as_ref().map(|_| asked(&envelope)),
+            asked,
             delay_ms: ms(stage.stage.queueing.delay),
             max_attempts: stage.stage.retry.attempts.get(),
             payload: envelope.encode().into(),
         };
-        let queue = stage.instances.first();
-        let enqueued = queue.enqueue(job);
-        let accepted = match stage.stage.timeout {
-            None => enqueued.await,
-            Some(time) => {
-                tokio::time::timeout(time, enqueued).await.unwrap_or_else(|_| Err(timed_out(&stage.stage, time)))
-            }
-        };
-        let accepted = accepted.map_err(|error| stage.redactor.error(error))?;
+        let accepted = enqueue(stage, job).await.map_err(|error| stage.redactor.error(error));
+        // Nobody comes for the bytes of a job that is not there. One that got no answer may be.
+        let is_there =
+            accepted.as_ref().map_or_else(|error| error.retryable, |accepted| !accepted.duplicate || accepted.id == id);
+        if let Some(large) = large.filter(|_| !is_there) {
+            large.forget(put_away_by(&envelope)).await;
+        }
+        let accepted = accepted?;
         let id = accepted.id.clone();
         // A stage before that goes on twice gets two jobs; the caller is told of the first.
         drop(self.accepted.set(accepted));
         Ok(json!({ "job_id": id }))
     }
+}
+
+/// Has a queue accept a job. Who gets no answer asks again: that is one job all the same.
+async fn enqueue(stage: &OpenStage, job: NewJob) -> Result<Accepted> {
+    let queue = stage.instances.first();
+    let began = Instant::now();
+    let accepted = async {
+        loop {
+            match queue.enqueue(job.clone()).await {
+                Err(error) if error.retryable && began.elapsed() < ENQUEUE_PATIENCE => {
+                    tokio::time::sleep(ENQUEUE_AGAIN_AFTER).await;
+                }
+                told => return told,
+            }
+        }
+    };
+    let Some(time) = stage.stage.timeout else { return accepted.await };
+    tokio::time::timeout(time, accepted).await.unwrap_or_else(|_| Err(timed_out(&stage.stage, time)))
 }
 
 /// What tells one request from another: the fields of its context.

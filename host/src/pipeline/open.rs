@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pype_core::catalog::ModuleKind;
 use pype_core::name::NodeId;
@@ -16,18 +15,17 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::instances::{Instances, Opener};
+use super::large::{self, LargeStore};
 use super::metrics::Metrics;
 use super::stage::{Observer, OpenStage};
 use crate::loader::{LoadError, Loaded, Loader};
 use crate::observe::log::{Level, Log, Record};
+use crate::observe::spans::Spans;
 use crate::prepare::LibraryFile;
 use crate::run::LibraryServices;
 use crate::run::services::{fields_with, log_metric};
 use crate::run::settled;
 use crate::secret::{self, Secrets};
-
-/// How long a stage may take to close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the stages of a pipeline have around them.
 pub struct Surroundings {
@@ -47,6 +45,8 @@ pub struct Surroundings {
     pub observer: Observer,
     /// Where runs and jobs are counted.
     pub metrics: Metrics,
+    /// Where they are traced.
+    pub spans: Spans,
 }
 
 /// A pipeline whose stages are open, once and for all runs.
@@ -54,13 +54,15 @@ pub struct Opened {
     pub(super) plan: Arc<Plan>,
     pub(super) stages: Vec<Arc<OpenStage>>,
     pub(super) dead_letter: Option<Arc<OpenStage>>,
+    pub(super) large: Option<LargeStore>,
     pub(super) observer: Observer,
     pub(super) metrics: Metrics,
+    pub(super) spans: Spans,
     /// Told to stages when what is under way is to end at once.
     pub(super) cancel: CancellationToken,
-    queue_key: Option<String>,
+    pub(super) queue_key: Option<String>,
     // For files that nobody needs afterwards: it goes with this.
-    _scratch: TempDir,
+    pub(super) _scratch: TempDir,
 }
 
 /// What the stages of one opened pipeline share.
@@ -107,27 +109,47 @@ impl Opened {
             plan: plan.clone(),
             stages: Vec::with_capacity(plan.stages().len()),
             dead_letter: None,
+            large: None,
             observer: around.metrics.counting(around.observer.clone()),
             metrics: around.metrics.clone(),
+            spans: around.spans.clone(),
             cancel: cancel.clone(),
             queue_key: None,
             _scratch: scratch,
         };
-        for stage in plan.stages().iter().chain(plan.dead_letter()) {
-            match open_stage(&plan, stage, around, &here, loader).await {
-                Ok((one, configs)) if stage.kind() == ModuleKind::Dispatch => {
-                    opened.queue_key = Some(format!("{} {configs} {}", stage.module, around.folder.display()));
-                    opened.stages.push(Arc::new(one));
-                }
-                Ok((one, _)) if opened.stages.len() < plan.stages().len() => opened.stages.push(Arc::new(one)),
-                Ok((one, _)) => opened.dead_letter = Some(Arc::new(one)),
-                Err(error) => {
-                    opened.close().await;
-                    return Err(error);
-                }
+        match opened.open_all(around, &here, loader).await {
+            Ok(()) => Ok(Arc::new(opened)),
+            Err(error) => {
+                opened.close().await;
+                Err(error)
             }
         }
-        Ok(Arc::new(opened))
+    }
+
+    async fn open_all(
+        &mut self,
+        around: &Surroundings,
+        here: &Here,
+        loader: &Loader<LibraryServices>,
+    ) -> Result<(), OpenError> {
+        let plan = self.plan.clone();
+        for stage in plan.stages() {
+            let (one, configs) = open_stage(&plan, stage, around, here, loader).await?;
+            if stage.kind() == ModuleKind::Dispatch {
+                self.queue_key = Some(format!("{} {configs} {}", stage.module, around.folder.display()));
+            }
+            self.stages.push(Arc::new(one));
+        }
+        if let Some(stage) = plan.dead_letter() {
+            self.dead_letter = Some(Arc::new(open_stage(&plan, stage, around, here, loader).await?.0));
+        }
+        if let Some(large) = plan.large() {
+            let (write, _) = open_stage(&plan, &large.write, around, here, loader).await?;
+            let (read, _) = open_stage(&plan, &large.read, around, here, loader).await?;
+            let (delete, _) = open_stage(&plan, &large.delete, around, here, loader).await?;
+            self.large = Some(LargeStore { over_bytes: large.over_bytes, write, read, delete });
+        }
+        Ok(())
     }
 
     /// The plan.
@@ -149,15 +171,9 @@ impl Opened {
     /// Closes all stages, the last first. A run that is under way keeps its stage from closing for so long only.
     pub async fn close(&self) {
         self.cancel.cancel();
-        for one in self.dead_letter.iter().chain(self.stages.iter().rev()) {
-            for instance in one.instances.all() {
-                let closed = tokio::time::timeout(CLOSE_PATIENCE, instance.close()).await;
-                match closed {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(stage = one.stage.id.as_str(), "the stage did not close: {error}"),
-                    Err(_) => tracing::warn!(stage = one.stage.id.as_str(), "the stage did not close in time"),
-                }
-            }
+        let stages = self.dead_letter.iter().chain(self.stages.iter().rev()).map(Arc::as_ref);
+        for one in self.large.iter().flat_map(LargeStore::stages).chain(stages) {
+            one.close().await;
         }
     }
 }
@@ -181,6 +197,26 @@ pub async fn open_queue(
     }
 }
 
+/// Forgets the large bytes of jobs that are no more.
+///
+/// # Errors
+/// The library is not there or has changed, or the stage that deletes them does not open.
+pub async fn forget_large(
+    plan: &Plan,
+    jobs: impl IntoIterator<Item = String>,
+    around: &Surroundings,
+    loader: &Loader<LibraryServices>,
+) -> Result<(), OpenError> {
+    let Some(large) = plan.large() else { return Ok(()) };
+    let here = Here { scratch: std::env::temp_dir(), cancel: CancellationToken::new() };
+    let (delete, _) = open_stage(plan, &large.delete, around, &here, loader).await?;
+    for job in jobs {
+        large::forget(&delete, large::of_job(plan, &job)).await;
+    }
+    delete.close().await;
+    Ok(())
+}
+
 /// A stage, and the configs that it was opened with.
 async fn open_stage(
     plan: &Plan,
@@ -202,6 +238,7 @@ async fn open_stage(
     };
     let services = Arc::new(StageServices {
         log: around.log.clone(),
+        spans: around.spans.clone(),
         pipeline: plan.name().to_string(),
         stage: stage.id.to_string(),
         cancel: here.cancel.clone(),
@@ -212,7 +249,7 @@ async fn open_stage(
     let opener = Opener { library, module, configs: configs.clone(), facts, services, exclusive };
     let instances = Instances::open(opener).await.map_err(failed)?;
     let redactor = around.secrets.redactor().clone();
-    Ok((OpenStage { stage: stage.clone(), instances, redactor }, configs))
+    Ok((OpenStage { stage: stage.clone(), instances, redactor, spans: around.spans.clone() }, configs))
 }
 
 /// The configs with templates filled in and paths made absolute.
@@ -226,18 +263,25 @@ fn configs(plan: &Plan, stage: &Stage, around: &Surroundings) -> Result<Value> {
 
 /// What a stage may ask of the host.
 pub(super) struct StageServices {
-    log: Log,
-    pipeline: String,
-    stage: String,
-    cancel: CancellationToken,
+    pub(super) log: Log,
+    pub(super) spans: Spans,
+    pub(super) pipeline: String,
+    pub(super) stage: String,
+    pub(super) cancel: CancellationToken,
 }
 
 impl HostServices for StageServices {
     fn log_enabled(&self, level: u8, target: &str) -> bool {
-        self.log.keeps(Level::from_number(level), target)
+        self.log.keeps(Level::from_number(level), target) || self.spans.takes(target)
     }
 
     fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
+        if self.spans.takes(target) {
+            self.spans.describe(fields);
+            if !self.log.keeps(Level::from_number(level), target) {
+                return;
+            }
+        }
         let ours = [("pipeline", Some(self.pipeline.clone())), ("stage", Some(self.stage.clone()))];
         self.log.write(Record::now(Level::from_number(level), target, message, fields_with(ours, fields)));
     }

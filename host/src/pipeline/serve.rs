@@ -239,7 +239,7 @@ fn asked(headers: &HeaderMap) -> Result<Asked, Refusal> {
         let message = format!("an `Idempotency-Key` has 1 to {LONGEST_KEY} visible ASCII characters");
         return Err(Refusal(StatusCode::BAD_REQUEST, Error::new(ErrorKind::Data, "bad-idempotency-key", message)));
     }
-    Ok(Asked { idempotency_key, trace: text("traceparent").ok().flatten() })
+    Ok(Asked { idempotency_key, trace: text("traceparent").ok().flatten(), over_http: true })
 }
 
 fn no_pipeline(shared: &Shared, name: &str) -> Refusal {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pype_core::pipeline::plan::Stage;
-use pype_core::pipeline::retry::Retry;
+use pype_core::retry::Retry;
 use pype_plugin::{Error, ErrorKind, Next, PipelineContext, Result};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -13,7 +13,12 @@ use tokio::time::Instant;
 use super::context::RunContext;
 use super::instances::Instances;
 use super::open::StageServices;
+use super::spans;
+use crate::observe::spans::Spans;
 use crate::secret::Redactor;
+
+/// How long an instance may take to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An attempt of a stage that failed.
 #[derive(Debug, Clone)]
@@ -47,6 +52,7 @@ pub(super) struct OpenStage {
     pub(super) stage: Stage,
     pub(super) instances: Instances<StageServices>,
     pub(super) redactor: Redactor,
+    pub(super) spans: Spans,
 }
 
 /// What a stage has of the rest of its chain: whether it got there, and how long that took, which is not its own time.
@@ -122,6 +128,18 @@ impl Passage {
 }
 
 impl OpenStage {
+    /// Closes its instances. A run that is under way keeps them from it for so long only.
+    pub(super) async fn close(&self) {
+        let stage = self.stage.id.as_str();
+        for instance in self.instances.all() {
+            match tokio::time::timeout(CLOSE_PATIENCE, instance.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(stage, "the stage did not close: {error}"),
+                Err(_) => tracing::warn!(stage, "the stage did not close in time"),
+            }
+        }
+    }
+
     /// Handles one run. It is tried again while its own work fails: what fails behind it has been tried as often as it may,
     /// and what has been done there is not done twice.
     pub(super) async fn execute(
@@ -133,10 +151,12 @@ impl OpenStage {
         let mut attempt = 1;
         loop {
             let passage = Arc::new(Passage::default());
-            let error = match self.once(run, rest(passage.clone()), &passage).await {
-                Ok(value) => return Ok(value),
-                Err(error) => self.redactor.error(error),
-            };
+            let span = spans::of_attempt(&self.spans, run, &self.stage, attempt);
+            let inside = spans::inside(&span, run.clone());
+            let result = self.once(inside, rest(passage.clone()), &passage).await;
+            let result = result.map_err(|error| self.redactor.error(error));
+            span.end(result.as_ref().err());
+            let Err(error) = result else { return result };
             let (passed, told) = passage.change(|state| (state.passed, state.failed));
             let again_after = again_after(&self.stage.retry, attempt, &error).filter(|_| !passed);
             // Who failed behind it has told.
@@ -149,10 +169,10 @@ impl OpenStage {
         }
     }
 
-    async fn once(&self, run: &RunContext, next: Next, passage: &Passage) -> Result<Value> {
+    async fn once(&self, run: RunContext, next: Next, passage: &Passage) -> Result<Value> {
         let work = async {
             let instance = self.instances.take().await?;
-            instance.execute(PipelineContext::new(run.clone()), next).await
+            instance.execute(PipelineContext::new(run), next).await
         };
         let Some(time) = self.stage.timeout else { return work.await };
         tokio::select! {

@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::RunContext;
+use super::large::put_away_by;
 use super::open::Opened;
+use super::spans;
 use super::stage::{Failed, again_after};
 use crate::clock::ms;
 
@@ -91,7 +93,10 @@ impl Worker {
             match queue.lease(worker.request(free)).await {
                 Ok(jobs) if stop.is_cancelled() => {
                     for job in jobs {
-                        conclude(&queue, &job.lease, Verdict::Release { delay_ms: 0 }).await;
+                        let released = conclude(&queue, &job.lease, Verdict::Release { delay_ms: 0 });
+                        if tokio::time::timeout(CONCLUDE_PATIENCE, released).await.is_err() {
+                            tracing::warn!(job = job.lease.job, "the queue does not hear that the job is not begun");
+                        }
                     }
                 }
                 Ok(jobs) => {
@@ -137,24 +142,33 @@ impl Worker {
         let lease = job.lease.clone();
         let ended = async {
             let at_work = opened.metrics.works(&job.pipeline);
-            let verdict = tokio::select! {
-                verdict = verdict(opened, job) => verdict,
-                () = at_once.cancelled() => Verdict::Release { delay_ms: 0 },
+            let (verdict, put_away) = tokio::select! {
+                told = verdict(opened, job) => told,
+                () = at_once.cancelled() => (Verdict::Release { delay_ms: 0 }, Vec::new()),
             };
             drop(at_work);
             opened.metrics.concluded(opened.plan().name().as_str(), outcome(&verdict));
-            conclude(&queue, &lease, verdict).await;
+            let succeeded = matches!(verdict, Verdict::Succeeded { .. });
+            let taken = conclude(&queue, &lease, verdict).await;
+            if succeeded && taken { put_away } else { Vec::new() }
         };
         let patience = async {
             at_once.cancelled().await;
             tokio::time::sleep(CONCLUDE_PATIENCE).await;
         };
-        tokio::select! {
-            () = ended => {}
+        let done_with = tokio::select! {
+            done_with = ended => done_with,
             () = self.until_lost(&queue, &lease) => {
                 tracing::warn!(job = lease.job, "the lease is lost: another worker may have the job");
+                return;
             }
-            () = patience => tracing::error!(job = lease.job, "the queue does not hear what became of the job"),
+            () = patience => {
+                tracing::error!(job = lease.job, "the queue does not hear what became of the job");
+                return;
+            }
+        };
+        if let Some(large) = &opened.large {
+            large.forget(done_with).await;
         }
     }
 
@@ -182,28 +196,47 @@ fn outcome(verdict: &Verdict) -> &'static str {
     }
 }
 
-/// Tells the queue what became of a job, until it has heard it.
-async fn conclude(queue: &Instance, lease: &Lease, verdict: Verdict) {
+/// Tells the queue what became of a job, until it has heard it; whether it took it.
+async fn conclude(queue: &Instance, lease: &Lease, mut verdict: Verdict) -> bool {
     while let Err(error) = queue.conclude(lease.clone(), verdict.clone()).await {
         tracing::error!(job = lease.job, "what became of the job was not taken: {error}");
-        if !error.retryable {
-            return;
+        if error.retryable {
+            tokio::time::sleep(AFTER_A_FAILURE).await;
+            continue;
         }
-        tokio::time::sleep(AFTER_A_FAILURE).await;
+        if error.code == "stale-lease" || matches!(verdict, Verdict::Failed { .. }) {
+            return false;
+        }
+        // A result that the queue has no room for: if nobody heard of it, the job would be done again and again.
+        verdict = Verdict::Failed { error };
     }
+    true
 }
 
-/// Runs a job, and says what the queue is to make of it.
-async fn verdict(opened: &Arc<Opened>, job: LeasedJob) -> Verdict {
-    let envelope = match Envelope::decode(&job.payload) {
+/// Runs a job, and says what the queue is to make of it, and what it had put away.
+pub(super) async fn verdict(opened: &Arc<Opened>, job: LeasedJob) -> (Verdict, Vec<String>) {
+    let mut envelope = match Envelope::decode(&job.payload) {
         Ok(envelope) => envelope,
-        Err(error) => return never(opened, &job, damaged(&error)),
+        Err(error) => return (never(opened, &job, damaged(&error)), Vec::new()),
     };
+    let put_away = put_away_by(&envelope);
+    // Nothing is fetched for a job that another worker is to do.
+    if envelope.signature == opened.plan().signature()
+        && let Some(large) = &opened.large
+        && let Err(error) = large.fetch(&mut envelope).await
+    {
+        return (not_fetched(opened, &job, envelope, error).await, put_away);
+    }
+    (run(opened, job, envelope).await, put_away)
+}
+
+async fn run(opened: &Arc<Opened>, job: LeasedJob, envelope: Envelope) -> Verdict {
     let (idempotency_key, trace, shard) = (envelope.idempotency_key.clone(), envelope.trace.clone(), envelope.shard);
     let (at, context) = match envelope.resume(opened.plan()) {
         Ok(resumed) => resumed,
         Err(error) => return cannot_resume(opened, &job, &error),
     };
+    let span = spans::of_job(&opened.spans, opened.plan(), &job, trace.as_deref());
     let facts = RunFacts {
         run_id: job.lease.job.clone(),
         pipeline: job.pipeline.clone(),
@@ -213,10 +246,16 @@ async fn verdict(opened: &Arc<Opened>, job: LeasedJob) -> Verdict {
         // Effects of a job that nobody gave a key happen once per job.
         idempotency_key: Some(idempotency_key.unwrap_or_else(|| job.lease.job.clone())),
         fencing_token: Some(job.lease.token),
-        trace,
+        trace: span.traceparent().or(trace),
         shard,
     };
     let ctx = RunContext { plan: opened.plan().clone(), context, facts };
+    let verdict = judged(opened, &job, at, ctx).await;
+    spans::worked(span, outcome(&verdict), verdict.error());
+    verdict
+}
+
+async fn judged(opened: &Arc<Opened>, job: &LeasedJob, at: usize, ctx: RunContext) -> Verdict {
     if job.attempt > job.max_attempts {
         // It is lent to be buried.
         let message = format!("no worker came back from its {} attempts", job.max_attempts);
@@ -227,7 +266,7 @@ async fn verdict(opened: &Arc<Opened>, job: LeasedJob) -> Verdict {
     }
     match opened.resume(at, ctx.clone()).await {
         Ok(result) => Verdict::Succeeded { result },
-        Err(error) => failed(opened, &job, ctx, error).await,
+        Err(error) => failed(opened, job, ctx, error).await,
     }
 }
 
@@ -246,6 +285,30 @@ async fn failed(opened: &Arc<Opened>, job: &LeasedJob, ctx: RunContext, error: E
     }
 }
 
+/// Its store may be there again later. If not, the job is buried without what is there.
+async fn not_fetched(opened: &Arc<Opened>, job: &LeasedJob, mut envelope: Envelope, error: Error) -> Verdict {
+    envelope.blobs.retain(|_, blob| blob.bytes().is_some());
+    let (trace, shard) = (envelope.trace.clone(), envelope.shard);
+    match envelope.resume(opened.plan()) {
+        Ok((_, context)) => {
+            let facts = RunFacts {
+                run_id: job.lease.job.clone(),
+                pipeline: job.pipeline.clone(),
+                context_version: context.version().to_string(),
+                job_id: Some(job.lease.job.clone()),
+                attempt: job.attempt,
+                trace,
+                shard,
+                ..RunFacts::default()
+            };
+            let ctx = RunContext { plan: opened.plan().clone(), context, facts };
+            failed(opened, job, ctx, error).await
+        }
+        // Without its bytes it is none of this pipeline.
+        Err(_) => never(opened, job, error),
+    }
+}
+
 fn damaged(error: &dyn std::error::Error) -> Error {
     Error::new(ErrorKind::Data, "damaged-job", format!("the job cannot be read: {error}"))
 }
@@ -253,9 +316,10 @@ fn damaged(error: &dyn std::error::Error) -> Error {
 /// A newer worker may know the pipeline as the job was made for it: the job stays where it is. What can never be read fails.
 fn cannot_resume(opened: &Opened, job: &LeasedJob, error: &ResumeError) -> Verdict {
     let waits = match error {
-        ResumeError::OtherStages { .. } | ResumeError::Context(ContextError::UnknownVersion(_)) => true,
-        ResumeError::OtherPipeline { .. }
+        ResumeError::OtherStages { .. }
         | ResumeError::NotFetched { .. }
+        | ResumeError::Context(ContextError::UnknownVersion(_)) => true,
+        ResumeError::OtherPipeline { .. }
         | ResumeError::Context(ContextError::Fields(_) | ContextError::NotAMapping { .. }) => false,
     };
     if waits {

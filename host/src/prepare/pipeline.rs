@@ -44,7 +44,7 @@ pub fn prepare_pipeline(path: &Path, given: &Given) -> Result<PreparedPipeline, 
         PrepareError::Invalid(found)
     })?;
     let of = |stage: &Stage| Ok((stage.id.clone(), library(&stage.entry, &registry)?));
-    let libraries = plan.stages().iter().chain(plan.dead_letter()).map(of).collect::<Result<_, PrepareError>>()?;
+    let libraries = plan.opened().map(of).collect::<Result<_, PrepareError>>()?;
     Ok(PreparedPipeline { plan: Arc::new(plan), context, folder, libraries, warnings })
 }
 
@@ -52,13 +52,14 @@ impl PreparedPipeline {
     /// The secrets that its configs name.
     #[must_use]
     pub fn secrets(&self) -> Vec<SecretUse> {
-        self.plan.stages().iter().chain(self.plan.dead_letter()).flat_map(|stage| self.secrets_of(stage)).collect()
+        self.plan.opened().flat_map(|stage| self.secrets_of(stage)).collect()
     }
 
-    /// Those of the queue's configs.
+    /// Those that looking after its jobs takes.
     #[must_use]
     pub fn secrets_of_queue(&self) -> Vec<SecretUse> {
-        self.plan.dispatch().into_iter().flat_map(|stage| self.secrets_of(stage)).collect()
+        let store = self.plan.large().map(|large| &large.delete);
+        self.plan.dispatch().into_iter().chain(store).flat_map(|stage| self.secrets_of(stage)).collect()
     }
 
     fn secrets_of(&self, stage: &Stage) -> Vec<SecretUse> {

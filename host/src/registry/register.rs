@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use pype_core::catalog::{Catalog, ConfigSchema, ModuleEntry, ModuleKind};
 use pype_core::name::ModuleName;
-use pype_plugin::descriptor::{Kind, LibraryDescriptor, ModuleDescriptor};
+use pype_core::retry::Retry;
+use pype_plugin::descriptor::{Kind, LibraryDescriptor, ModuleDescriptor, RetryPolicy};
 use serde_json::Value;
 
 use super::file::{self, Modules};
@@ -204,6 +205,9 @@ impl Enrolment<'_> {
             output_ports: module.output_ports.clone(),
             globals: module.globals.clone(),
             lists: module.lists.clone(),
+            retry: module
+                .retry
+                .and_then(|RetryPolicy { attempts, delay_ms, backoff }| Retry::of_module(attempts, delay_ms, backoff)),
             packages: module.packages.clone(),
             config_schema: ConfigSchema::from_json_schema(&module.config_schema),
             sha256,

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Source, Spanned};
 use crate::name::{ModuleName, NameError};
+use crate::retry::Retry;
 use crate::suggest;
 
 pub use registry::{parse_registry, registry_to_json};
@@ -125,6 +126,9 @@ pub struct ModuleEntry {
     /// The lists it announces while it runs: what an ITERATE edge goes over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lists: Vec<String>,
+    /// When a stage is tried again, if its pipeline says nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// What it is built on.
     #[serde(default)]
     pub packages: Vec<String>,

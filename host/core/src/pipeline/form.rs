@@ -1,9 +1,9 @@
 //! The form of a pipeline document: its mappings, their keys, and what stands under each.
 
 use super::context::FieldType;
-use super::retry::RetryOn;
 use crate::form::{Content, Form, Key, LABELS, names, optional, required};
 use crate::name::{ContextVersion, FieldName, ModuleName, NodeId, PipelineName, Version};
+use crate::retry::RetryOn;
 
 pub(super) static DOCUMENT: Form = Form {
     what: "a pipeline document",
@@ -135,11 +135,34 @@ pub(super) static STAGE: Form = Form {
             "Of a `dispatch`: how long a job waits at least, in seconds.",
         ),
         optional(
+            "large",
+            Content::Mapping(&LARGE),
+            "Of a `dispatch`: where large bytes of the context wait, instead of in the queue.",
+        ),
+        optional(
             "retry",
             Content::Mapping(&RETRY),
-            "When it is tried again. An `execute` is not by default; of a `dispatch` this is said of the whole job.",
+            "When it is tried again. By default an `execute` is as its module says, and most are not; of a `dispatch` this is \
+             said of the whole job.",
         ),
         TIMEOUT,
+    ],
+};
+
+pub(super) static LARGE: Form = Form {
+    what: "`large`",
+    about: "Bytes that are too large for the queue wait in a store, until their job has succeeded or is forgotten.",
+    keys: &[
+        optional(
+            "over_bytes",
+            Content::Integer(1, 1 << 40),
+            "A field of more bytes than this waits in the store; 1048576 by default.",
+        ),
+        required(
+            "configs",
+            Content::Parameters,
+            "Where: what `storage_write`, `storage_read` and `storage_delete` are told, such as `{url: \"s3://bucket/jobs\"}`.",
+        ),
     ],
 };
 

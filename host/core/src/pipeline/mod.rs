@@ -11,7 +11,6 @@ pub mod envelope;
 mod form;
 mod load;
 pub mod plan;
-pub mod retry;
 mod schema;
 
 use crate::catalog::Catalog;

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::context::ContextSpec;
-use super::retry::Retry;
 use crate::catalog::{ModuleEntry, ModuleKind};
 use crate::document::{Source, SpanMap};
 use crate::name::{ModuleName, NodeId, PipelineName, Version};
+use crate::retry::Retry;
 
 /// A pipeline that can be run: some stages, one of them at most a dispatch, their ids unique. Only [`Plan::new`] makes one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,6 +27,8 @@ pub struct Plan {
     dispatch: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter: Option<Stage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    large: Option<Large>,
     settings: Settings,
     #[serde(skip)]
     source: Source,
@@ -47,6 +49,8 @@ pub struct Parts {
     pub stages: Vec<Stage>,
     /// The stage that is given the context of a job that is dead, or of a run that failed.
     pub dead_letter: Option<Stage>,
+    /// Where large bytes wait, instead of in the queue.
+    pub large: Option<Large>,
     /// How to run it.
     pub settings: Settings,
     /// The document that the spans of the stages belong to.
@@ -96,6 +100,19 @@ pub struct Stage {
     pub queueing: Queueing,
 }
 
+/// Where bytes of a context wait that are too large for the queue.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Large {
+    /// A field of more bytes than this waits there.
+    pub over_bytes: u64,
+    /// Writes the field `file_content` to the object `file_path`.
+    pub write: Stage,
+    /// Reads it again.
+    pub read: Stage,
+    /// Deletes it.
+    pub delete: Stage,
+}
+
 /// How jobs wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Queueing {
@@ -143,14 +160,15 @@ impl Plan {
     /// # Errors
     /// If these stages make no pipeline.
     pub fn new(parts: Parts) -> Result<Plan, NotAPlan> {
-        let Parts { name, version, about, context, stages, dead_letter, settings, source } = parts;
+        let Parts { name, version, about, context, stages, dead_letter, large, settings, source } = parts;
         if stages.is_empty() {
             return Err(NotAPlan::NoStages);
         }
-        kinds_fit(&stages, dead_letter.as_ref())?;
-        ids_are_unique(stages.iter().chain(&dead_letter))?;
+        let stores = || large.iter().flat_map(Large::stages);
+        kinds_fit(&stages, dead_letter.iter().chain(stores()))?;
+        ids_are_unique(stages.iter().chain(&dead_letter).chain(stores()))?;
         let dispatch = only_dispatch(&stages)?;
-        Ok(Plan { name, version, about, context, stages, dispatch, dead_letter, settings, source })
+        Ok(Plan { name, version, about, context, stages, dispatch, dead_letter, large, settings, source })
     }
 
     /// The name of the pipeline.
@@ -225,6 +243,17 @@ impl Plan {
         self.dead_letter.as_ref()
     }
 
+    /// Where large bytes wait, instead of in the queue.
+    #[must_use]
+    pub fn large(&self) -> Option<&Large> {
+        self.large.as_ref()
+    }
+
+    /// Everything that is opened to run it: its stages, that of the dead letters, and those that carry large bytes.
+    pub fn opened(&self) -> impl Iterator<Item = &Stage> {
+        self.stages.iter().chain(&self.dead_letter).chain(self.large.iter().flat_map(Large::stages))
+    }
+
     /// What the background is made of, as 16 hexadecimal digits: the ids and modules of its stages, in their order. A worker
     /// whose plan has another than a job says would resume it in the wrong place.
     #[must_use]
@@ -234,9 +263,9 @@ impl Plan {
     }
 }
 
-fn kinds_fit(stages: &[Stage], dead_letter: Option<&Stage>) -> Result<(), NotAPlan> {
+fn kinds_fit<'a>(stages: &'a [Stage], mut beside: impl Iterator<Item = &'a Stage>) -> Result<(), NotAPlan> {
     let misplaced = stages.iter().find(|stage| !stage.kind().in_pipelines());
-    let misplaced = misplaced.or_else(|| dead_letter.filter(|stage| stage.kind() != ModuleKind::Execute));
+    let misplaced = misplaced.or_else(|| beside.find(|stage| stage.kind() != ModuleKind::Execute));
     match misplaced {
         Some(stage) => Err(NotAPlan::WrongKind { id: stage.id.clone(), kind: stage.kind() }),
         None => Ok(()),
@@ -260,6 +289,12 @@ fn only_dispatch(stages: &[Stage]) -> Result<Option<usize>, NotAPlan> {
             Err(NotAPlan::SecondDispatch { first: first.id.clone(), second: second.id.clone() })
         }
         (only, _) => Ok(only.map(|(at, _)| at)),
+    }
+}
+
+impl Large {
+    fn stages(&self) -> [&Stage; 3] {
+        [&self.write, &self.read, &self.delete]
     }
 }
 

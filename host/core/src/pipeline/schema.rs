@@ -40,6 +40,11 @@ pub fn schema_with(catalog: &Catalog) -> Value {
     let scheduled = queues.iter().map(|(name, entry)| scheduled(name, entry));
     stage["allOf"] = executed.chain(dispatched).chain(scheduled).chain([schedule_job(&names(&queues))]).collect();
 
+    if let Some((name, _)) = executes.iter().find(|(name, _)| name.as_str() == "storage_write") {
+        let large = &mut schema["properties"]["stages"]["items"]["properties"]["large"];
+        large["properties"]["configs"] = json!({"$ref": format!("#{}", home(name))});
+    }
+
     let dead_letter = &mut schema["properties"]["on_error"]["properties"]["dead_letter"];
     dead_letter["properties"]["execute"]["enum"] = names(&executes).into();
     dead_letter["allOf"] = executes.iter().map(|(name, entry)| told("execute", name, entry)).collect();

@@ -45,6 +45,8 @@ enum NewKind {
     Solo,
     /// Is a stage of a pipeline
     Execute,
+    /// Is a queue for the jobs of pipelines
+    Dispatch,
 }
 
 /// `pype new-module`.
@@ -97,6 +99,7 @@ impl NewKind {
             Self::Sink => "sink",
             Self::Solo => "solo",
             Self::Execute => "execute",
+            Self::Dispatch => "dispatch",
         }
     }
 
@@ -107,6 +110,7 @@ impl NewKind {
             Self::Sink => templates::SINK,
             Self::Solo => templates::SOLO,
             Self::Execute => templates::EXECUTE,
+            Self::Dispatch => templates::DISPATCH,
         }
     }
 
@@ -117,7 +121,9 @@ impl NewKind {
             Self::Source | Self::Mod | Self::Sink | Self::Solo => format!(
                 "flow, under `modules`:\n  - id: a_step\n    name: {name}\n    configs:\n      required:\n        {example}"
             ),
-            Self::Execute => format!("pipeline, under `stages`:\n  - execute: {name}\n    configs:\n      {example}"),
+            Self::Execute | Self::Dispatch => {
+                format!("pipeline, under `stages`:\n  - {}: {name}\n    configs:\n      {example}", self.word())
+            }
         }
     }
 
@@ -127,6 +133,7 @@ impl NewKind {
             Self::Source | Self::Mod => "rows: 3",
             Self::Sink => "output_path: came.txt",
             Self::Solo | Self::Execute => "whom: world",
+            Self::Dispatch => "name: jobs",
         }
     }
 
@@ -134,7 +141,7 @@ impl NewKind {
     fn needs_arrow(self) -> bool {
         match self {
             Self::Source | Self::Mod | Self::Sink => true,
-            Self::Solo | Self::Execute => false,
+            Self::Solo | Self::Execute | Self::Dispatch => false,
         }
     }
 }
@@ -188,6 +195,9 @@ impl Sdk {
         }
         lines.push("schemars = \"1\"".to_owned());
         lines.push("serde = { version = \"1\", features = [\"derive\"] }".to_owned());
+        if kind == NewKind::Dispatch {
+            lines.push("tokio = { version = \"1\", features = [\"sync\"] }".to_owned());
+        }
         lines.join("\n")
     }
 }
@@ -227,7 +237,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 const CRATES: &[&str] =
-    &["alloc", "arrow_array", "core", "proc_macro", "pype_plugin", "schemars", "serde", "serde_json", "std"];
+    &["alloc", "arrow_array", "core", "proc_macro", "pype_plugin", "schemars", "serde", "serde_json", "std", "tokio"];
 
 /// `My-Module` gives `my_module`.
 fn snake_case(name: &str) -> String {
@@ -246,8 +256,10 @@ fn snake_case(name: &str) -> String {
 /// `shout_mod` is a struct `ShoutMod`; what is in scope already gets `Module` behind it.
 fn type_name(name: &str) -> String {
     const IN_SCOPE: &[&str] = &[
+        "Accepted",
         "Arc",
         "ArrayRef",
+        "BTreeMap",
         "Bytes",
         "Clone",
         "Commit",
@@ -270,19 +282,33 @@ fn type_name(name: &str) -> String {
         "FnMut",
         "FnOnce",
         "Frame",
+        "Held",
         "Inputs",
+        "Instance",
         "Int64Array",
         "Iterator",
+        "Job",
+        "JobAction",
+        "JobFilter",
+        "JobState",
+        "Jobs",
         "JsonSchema",
+        "Lease",
+        "LeaseRequest",
+        "LeasedJob",
         "Mod",
+        "Mutex",
+        "NewJob",
         "Next",
         "None",
+        "Notify",
         "Ok",
         "Option",
         "Ord",
         "Outputs",
         "PathBuf",
         "PipelineContext",
+        "PoisonError",
         "RecordBatch",
         "Result",
         "Self",
@@ -295,10 +321,12 @@ fn type_name(name: &str) -> String {
         "Source",
         "String",
         "Sync",
+        "SystemTime",
         "ToString",
         "Unpin",
         "Value",
         "Vec",
+        "Verdict",
         "Write",
     ];
     let camel: String = name
@@ -368,8 +396,8 @@ mod tests {
 
     #[test]
     fn nothing_is_left_blank_and_the_authors_part_is_short() {
-        for kind in [NewKind::Source, NewKind::Mod, NewKind::Sink, NewKind::Solo, NewKind::Execute] {
-            for (path, text) in files("my_thing", kind, &Sdk::Version("1.0".into())) {
+        for kind in NewKind::value_variants() {
+            for (path, text) in files("my_thing", *kind, &Sdk::Version("1.0".into())) {
                 assert!(!text.contains("__"), "{kind:?} {}: {text}", path.display());
             }
         }

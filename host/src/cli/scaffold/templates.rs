@@ -6,6 +6,7 @@ pub(super) const SOURCE: &str = include_str!("templates/module/source.rs");
 pub(super) const MOD: &str = include_str!("templates/module/mod.rs");
 pub(super) const SINK: &str = include_str!("templates/module/sink.rs");
 pub(super) const SOLO: &str = include_str!("templates/module/solo.rs");
+pub(super) const DISPATCH: &str = include_str!("templates/module/dispatch.rs");
 pub(super) const EXECUTE: &str = include_str!("templates/module/execute.rs");
 
 pub(super) const PROJECT_GITIGNORE: &str = include_str!("templates/project/gitignore");

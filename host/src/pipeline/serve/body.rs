@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::multipart::{Field as AxumField, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pype_core::pipeline::context::{Context, ContextSpec, FieldType};
 use pype_plugin::{Error, ErrorKind};
 use serde_json::{Map, Value};
+use tokio::io::AsyncWriteExt;
 
 use super::Refusal;
+
+/// The largest part that is kept in memory.
+const IN_MEMORY_BYTES: usize = 1 << 20;
 
 /// The context that a request brings: JSON, or the parts of a form.
 pub(super) async fn context(spec: &ContextSpec, request: Request) -> Result<Context, Refusal> {
@@ -44,12 +49,11 @@ async fn form(spec: &ContextSpec, request: Request) -> Result<Context, Refusal> 
         .map_err(|refused| unreadable(refused.status(), &refused.body_text()))?;
     let mut fields = Map::new();
     let mut bytes = BTreeMap::new();
-    let failed = |error: axum::extract::multipart::MultipartError| unreadable(error.status(), &error.body_text());
-    while let Some(part) = parts.next_field().await.map_err(failed)? {
+    while let Some(part) = parts.next_field().await.map_err(bad_part)? {
         let name = part.name().unwrap_or_default().to_owned();
         let kind = spec.fields.get(name.as_str()).map(|field| field.kind);
         let is_file = part.file_name().is_some();
-        let content = part.bytes().await.map_err(failed)?;
+        let content = content(part).await?;
         if kind == Some(FieldType::Bytes) || (is_file && kind.is_none()) {
             bytes.insert(name, content);
         } else {
@@ -58,6 +62,40 @@ async fn form(spec: &ContextSpec, request: Request) -> Result<Context, Refusal> 
         }
     }
     Ok(Context::from_parts(spec, fields, bytes)?)
+}
+
+/// The content of a part. What is large waits in a file that nobody else sees, so that many uploads at a time need little
+/// memory.
+async fn content(mut part: AxumField<'_>) -> Result<Bytes, Refusal> {
+    let mut content = BytesMut::new();
+    let mut file = None;
+    while let Some(chunk) = part.chunk().await.map_err(bad_part)? {
+        content.extend_from_slice(&chunk);
+        if content.len() > IN_MEMORY_BYTES {
+            let file = match &mut file {
+                Some(file) => file,
+                None => file.insert(tokio::fs::File::from_std(tempfile::tempfile().map_err(no_room)?)),
+            };
+            file.write_all(&content.split()).await.map_err(no_room)?;
+        }
+    }
+    let Some(mut file) = file else { return Ok(content.freeze()) };
+    file.write_all(&content).await.map_err(no_room)?;
+    file.flush().await.map_err(no_room)?;
+    let file = file.into_std().await;
+    // SAFETY: the file has no name, so nobody else changes it or cuts it off while it is mapped.
+    let mapped = unsafe { memmap2::Mmap::map(&file) }.map_err(no_room)?;
+    Ok(Bytes::from_owner(mapped))
+}
+
+fn bad_part(error: MultipartError) -> Refusal {
+    unreadable(error.status(), &error.body_text())
+}
+
+fn no_room(error: std::io::Error) -> Refusal {
+    tracing::error!("an upload cannot be kept in a temporary file: {error}");
+    let error = Error::new(ErrorKind::Unavailable, "no-room", "there is no room for the upload").retryable(true);
+    Refusal(StatusCode::INSUFFICIENT_STORAGE, error)
 }
 
 /// `None` if it is no text.

@@ -57,6 +57,7 @@ fn module(name: &str) -> ModuleDescriptor {
         output_ports: vec!["output".into()],
         globals: Vec::new(),
         lists: Vec::new(),
+        retry: None,
         exclusive: false,
         packages: Vec::new(),
         config_schema: json!({"properties": {"rows": {"type": "integer"}}, "required": ["rows"]}),

@@ -63,6 +63,7 @@ fn document(
         context: spec?,
         stages: stages.chain,
         dead_letter: stages.dead_letter,
+        large: stages.large,
         settings,
         source: source.clone(),
     })

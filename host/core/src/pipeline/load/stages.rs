@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::ids::ids;
 use super::timeout;
 use crate::catalog::{Catalog, ModuleEntry, ModuleKind};
-use crate::diagnostic::{Diagnostics, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Node, Source, SpanMap, Spanned};
 use crate::form::configs::{Configs, Described, Given, Schemas};
 use crate::form::fields::{Fields, bad_name, list};
 use crate::name::{ModuleName, NodeId};
 use crate::pipeline::form;
-use crate::pipeline::plan::{Queueing, Stage};
-use crate::pipeline::retry::Retry;
+use crate::pipeline::plan::{Large, Queueing, Stage};
+use crate::retry::Retry;
 use crate::suggest;
 use crate::template::{self, check, name_span};
 
@@ -34,7 +34,13 @@ pub(super) struct Reader<'a> {
 pub(super) struct Stages {
     pub(super) chain: Vec<Stage>,
     pub(super) dead_letter: Option<Stage>,
+    pub(super) large: Option<Large>,
 }
+
+/// The modules that write, read and delete what is too large for the queue.
+const STORE: [&str; 3] = ["storage_write", "storage_read", "storage_delete"];
+/// What is too large, if nothing else is said.
+const LARGE_BYTES: u64 = 1 << 20;
 
 /// A stage as it is written.
 struct Written<'a> {
@@ -43,9 +49,19 @@ struct Written<'a> {
     /// The name under `execute` or `dispatch`.
     name: Spanned<ModuleName>,
     configs: Option<&'a Spanned<Node>>,
-    retry: Retry,
+    /// If it is said.
+    retry: Option<Retry>,
     timeout: Option<Duration>,
     queueing: Queueing,
+    large: Option<WrittenLarge<'a>>,
+}
+
+/// What a dispatch says of large bytes.
+#[derive(Clone, Copy)]
+struct WrittenLarge<'a> {
+    over_bytes: u64,
+    configs: &'a Spanned<Node>,
+    span: Span,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +98,24 @@ impl<'a> Reader<'a> {
     /// Ids are settled for all stages before any is read further.
     fn all(self, chain: Vec<Written<'a>>, dead_letter: Option<Written<'a>>, found: &mut Diagnostics) -> Option<Stages> {
         let (count, mut schemas) = (chain.len(), Schemas::default());
-        let written: Vec<Written> = chain.into_iter().chain(dead_letter).collect();
+        let large = chain.iter().find_map(|one| one.large);
+        let stores = large.into_iter().flat_map(|large| STORE.map(|module| large.stage(module)));
+        let has_dead_letter = dead_letter.is_some();
+        let written: Vec<Written> = chain.into_iter().chain(dead_letter).chain(stores).collect();
         let names: Vec<_> = written.iter().map(|one| (one.id.clone(), one.name.clone())).collect();
         let ids = ids(self.source, &names, found);
         let mut read: Vec<Option<Stage>> =
             written.into_iter().zip(ids).map(|(one, id)| self.stage(one, &id, &mut schemas, found)).collect();
-        let dead_letter = read.split_off(count).pop().flatten();
-        Some(Stages { chain: read.into_iter().collect::<Option<_>>()?, dead_letter })
+        let mut others = read.split_off(count).into_iter();
+        let dead_letter = if has_dead_letter { others.next()? } else { None };
+        let large = match large {
+            Some(WrittenLarge { over_bytes, .. }) => {
+                let (write, read, delete) = (others.next()??, others.next()??, others.next()??);
+                Some(Large { over_bytes, write, read, delete })
+            }
+            None => None,
+        };
+        Some(Stages { chain: read.into_iter().collect::<Option<_>>()?, dead_letter, large })
     }
 
     fn written(self, node: &'a Spanned<Node>, found: &mut Diagnostics) -> Option<Written<'a>> {
@@ -109,7 +136,27 @@ impl<'a> Reader<'a> {
             }
         };
         let queueing = self.queueing(&mut fields, dispatch.is_some(), found);
-        self.rest(fields, named, queueing, found)
+        let large = fields.optional("large").and_then(|node| self.large(node, dispatch.is_some(), found));
+        Some(Written { queueing, large, ..self.rest(fields, named, found)? })
+    }
+
+    /// Where a dispatch has large bytes wait.
+    fn large(self, node: &'a Spanned<Node>, is_dispatch: bool, found: &mut Diagnostics) -> Option<WrittenLarge<'a>> {
+        if !is_dispatch {
+            found.push(self.misplaced("large", node));
+            return None;
+        }
+        let mut fields = Fields::of(self.source, node, &form::LARGE, found)?;
+        let over_bytes = fields.optional("over_bytes").and_then(|node| fields.integer(node, "over_bytes", found));
+        let configs = fields.required("configs", found);
+        fields.finish(found);
+        let over_bytes = over_bytes.map_or(LARGE_BYTES, i64::unsigned_abs);
+        Some(WrittenLarge { over_bytes, configs: configs?, span: node.span })
+    }
+
+    fn misplaced(self, key: &str, node: &Spanned<Node>) -> Diagnostic {
+        let message = format!("`{key}` is for the dispatch, which has jobs");
+        self.source.error("misplaced-key", node.span, message)
     }
 
     /// What only a dispatch has.
@@ -117,9 +164,7 @@ impl<'a> Reader<'a> {
         let (ordered, delay) = (fields.optional("ordered"), fields.optional("delay_s"));
         if !is_dispatch {
             for (key, node) in [("ordered", ordered), ("delay_s", delay)] {
-                let Some(node) = node else { continue };
-                let message = format!("`{key}` is for the dispatch, which has jobs");
-                found.push(self.source.error("misplaced-key", node.span, message));
+                found.extend(node.map(|node| self.misplaced(key, node)));
             }
             return Queueing::default();
         }
@@ -135,14 +180,13 @@ impl<'a> Reader<'a> {
     fn written_dead_letter(self, node: &'a Spanned<Node>, found: &mut Diagnostics) -> Option<Written<'a>> {
         let mut fields = Fields::of(self.source, node, &form::DEAD_LETTER, found)?;
         let named = fields.required("execute", found).map(|name| (Role::Execute, "execute", name));
-        self.rest(fields, named, Queueing::default(), found)
+        self.rest(fields, named, found)
     }
 
     fn rest(
         self,
         mut fields: Fields<'a>,
         named: Option<(Role, &str, &'a Spanned<Node>)>,
-        queueing: Queueing,
         found: &mut Diagnostics,
     ) -> Option<Written<'a>> {
         let id = fields.optional("id");
@@ -150,17 +194,13 @@ impl<'a> Reader<'a> {
         let configs = fields.optional("configs");
         let retry = fields.optional("retry");
         let timeout = timeout(&mut fields, found);
-        let usual = match named {
-            Some((Role::Dispatch, ..)) => Retry::default(),
-            Some((Role::Execute, ..)) | None => Retry::never(),
-        };
-        let retry = retry.map_or(usual, |node| self::retry(self.source, node, found));
+        let retry = retry.map(|node| self::retry(self.source, node, found));
         let named = named.and_then(|(role, key, node)| {
             Some((role, Spanned::new(fields.name::<ModuleName>(node, key, found)?, node.span)))
         });
         fields.finish(found);
         let (role, name) = named?;
-        Some(Written { role, id, name, configs, retry, timeout, queueing })
+        Some(Written { role, id, name, configs, retry, timeout, queueing: Queueing::default(), large: None })
     }
 
     /// There is one at most, and something follows it.
@@ -206,7 +246,7 @@ impl<'a> Reader<'a> {
             entry: module.entry.clone(),
             configs,
             spans,
-            retry: written.retry,
+            retry: written.retry.unwrap_or_else(|| written.role.usual_retry(module.entry)),
             timeout: written.timeout,
             queueing: written.queueing,
         })
@@ -311,6 +351,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl<'a> WrittenLarge<'a> {
+    /// What one of the modules does that it is carried by.
+    fn stage(self, module: &str) -> Written<'a> {
+        Written {
+            role: Role::Execute,
+            id: None,
+            name: Spanned::new(module.parse().expect("the name of a module"), self.span),
+            configs: Some(self.configs),
+            retry: Some(Retry::default()),
+            timeout: None,
+            queueing: Queueing::default(),
+            large: None,
+        }
+    }
+}
+
 impl Written<'_> {
     fn is_queue_named(&self) -> bool {
         self.role == Role::Dispatch && self.name.value.as_str() == SCHEDULE_JOB
@@ -318,6 +374,14 @@ impl Written<'_> {
 }
 
 impl Role {
+    /// When a stage is tried again of which the document does not say it.
+    fn usual_retry(self, entry: &ModuleEntry) -> Retry {
+        match self {
+            Role::Execute => entry.retry.unwrap_or_else(Retry::never),
+            Role::Dispatch => Retry::default(),
+        }
+    }
+
     fn fits(self, kind: ModuleKind) -> bool {
         match self {
             Role::Execute => kind == ModuleKind::Execute,

@@ -3,10 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How often something is executed, and how long it waits in between.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Retry {
     /// How often it is executed, the first time too.
     pub attempts: NonZeroU32,
@@ -23,7 +24,7 @@ pub struct Retry {
 }
 
 /// Which errors something is tried again after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RetryOn {
     /// Those that say that they may pass.
@@ -50,6 +51,15 @@ impl Retry {
     #[must_use]
     pub fn never() -> Retry {
         Retry { attempts: NonZeroU32::MIN, ..Retry::default() }
+    }
+
+    /// As a module has it that says how often, after how long at first, and what a delay is multiplied by. `None` if it is
+    /// executed once.
+    #[must_use]
+    pub fn of_module(attempts: u32, delay_ms: u64, backoff: f64) -> Option<Retry> {
+        let attempts = NonZeroU32::new(attempts).filter(|attempts| attempts.get() > 1)?;
+        // What is no number is no factor either.
+        Some(Retry { attempts, delay_ms, backoff: backoff.max(1.0), ..Retry::default() })
     }
 
     /// How long to wait after so many attempts before the next: `delay_ms × backoff^(attempt - 1)`, and jitter. `None` if
