@@ -1,16 +1,18 @@
 //! Pipelines as people run them: served, worked on by processes that are killed, retried, and dead.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use pype_tests::http::{Answer, request};
-use pype_tests::{Sandbox, plugin, repository};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use prost::Message;
+use pype_tests::collector::Collector;
+use pype_tests::serving::{JSON, Running, Serving, file};
+use pype_tests::{Done, Sandbox, plugin, repository, wait_for};
 use serde_json::{Value, json};
-
-const JSON: &str = "Content-Type: application/json";
 
 /// Seed 001's upload, with its files in the sandbox.
 fn upload() -> Sandbox {
@@ -18,107 +20,6 @@ fn upload() -> Sandbox {
     let text = fs::read_to_string(repository().join("flows/upload/upload.yaml")).expect("committed");
     sandbox.write("upload.yaml", &text);
     sandbox
-}
-
-/// A process of `pype`, ended with its test.
-struct Running {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Running {
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
-        let mut command = sandbox.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
-        let lines = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("it prints text");
-        line
-    }
-
-    /// Ends it as Ctrl-C would, and gives its exit code.
-    fn interrupt(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).expect("a process id");
-        // SAFETY: the process is our own child, and was not waited for yet.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
-        self.child.wait().expect("it ends").code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// A server on a port of its own.
-struct Serving {
-    process: Running,
-    address: SocketAddr,
-}
-
-impl Serving {
-    fn start(sandbox: &Sandbox, more: &[&str]) -> Self {
-        let mut arguments = vec!["serve", "upload.yaml", "--listen", "127.0.0.1:0"];
-        arguments.extend(more);
-        let mut process = Running::start(sandbox, &arguments);
-        let line = process.line();
-        let address = line.trim().strip_prefix("POST http://").and_then(|rest| rest.split('/').next()?.parse().ok());
-        Self { process, address: address.unwrap_or_else(|| panic!("it says where it listens: {line}")) }
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-        request(self.address, method, path, headers, body).expect("the server answers")
-    }
-
-    fn post(&self, context: &Value) -> Answer {
-        self.ask("POST", "/pipelines/upload", &[JSON], context.to_string().as_bytes())
-    }
-
-    /// Posts a context, and gives the id of its job.
-    fn accepted(&self, context: &Value) -> String {
-        let answer = self.post(context);
-        assert_eq!(answer.status, 202, "{}", answer.body);
-        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
-        body["job_id"].as_str().expect("an id").to_owned()
-    }
-
-    fn job(&self, id: &str) -> Value {
-        let answer = self.ask("GET", &format!("/jobs/{id}"), &[], b"");
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        serde_json::from_str(&answer.body).expect("JSON")
-    }
-
-    /// Waits until a job is over.
-    fn end_of(&self, id: &str) -> Value {
-        wait_for("the end of the job", || {
-            let job = self.job(id);
-            let over = !matches!(job["state"].as_str(), Some("queued" | "running"));
-            over.then_some(job)
-        })
-    }
-}
-
-/// Waits until something is there, for a minute at most.
-fn wait_for<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = there() {
-            return found;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn file(path: &str) -> Value {
-    json!({"file_path": path, "file_content": {"base64": "AQID"}})
 }
 
 fn jobs(sandbox: &Sandbox, arguments: &[&str]) -> Vec<Value> {
@@ -179,6 +80,17 @@ fn with_the_store_down_a_job_is_tried_again_then_dead_and_finished_by_hand() {
         "pype_failures_total{pipeline=\"upload\",stage=\"storage_write\",code=\"storage-failed\",retried=\"no\"} 3",
     ] {
         assert!(metrics.contains(line), "{line}:\n{metrics}");
+    }
+}
+
+#[test]
+fn who_looks_at_the_queue_in_between_takes_nothing_from_it() {
+    let sandbox = upload();
+    let serving = Serving::start(&sandbox, &["--jobs", "0"]);
+    for count in 1..=5 {
+        serving.accepted(&file("a.bin"));
+        // Another process opens the file and closes it again.
+        assert_eq!(jobs(&sandbox, &[]).len(), count);
     }
 }
 
@@ -391,6 +303,125 @@ fn a_job_for_another_background_waits_for_a_worker_that_knows_it() {
     assert_eq!(newer.interrupt(), Some(0));
     let _older = Running::start(&sandbox, &["worker", "upload.yaml"]);
     assert_eq!(serving.end_of(&id)["state"], "succeeded");
+}
+
+/// An attribute that is text; empty if there is none of that name.
+fn text(attributes: &[KeyValue], name: &str) -> String {
+    let found = attributes.iter().find(|one| one.key == name).and_then(|one| one.value.clone()?.value);
+    match found {
+        Some(any_value::Value::StringValue(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// The spans that a collector has, each with the service that it is of, the earliest first.
+fn spans(collector: &Collector) -> Vec<(String, Span)> {
+    let mut spans = Vec::new();
+    for body in collector.bodies() {
+        let request = ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP");
+        for resource in request.resource_spans {
+            let service = text(&resource.resource.unwrap_or_default().attributes, "service.name");
+            let of_resource = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            spans.extend(of_resource.map(|span| (service.clone(), span)));
+        }
+    }
+    spans.sort_by_key(|(_, span)| span.start_time_unix_nano);
+    spans
+}
+
+#[test]
+fn one_trace_covers_a_request_and_its_job_on_another_machine() {
+    const SECRET: &str = "swordfish-4711";
+    let sandbox = upload();
+    let collector = Collector::start();
+    // A file where the store needs a folder.
+    sandbox.write("output/uploads/a", "in the way");
+    let stages = "  - execute: set_fields
+    configs: {set: {password: '{{secret.ftp.password}}'}}
+  - execute: tracing
+    configs: {fields: [file_path, file_content, password], name: an upload}
+  - dispatch: schedule_job";
+    sandbox.write("upload.yaml", &sandbox.read("upload.yaml").replace("  - dispatch: schedule_job", stages));
+    let traced = |service: &str, arguments: &[&str]| {
+        let mut command = sandbox.command(arguments);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()).env("OTEL_SERVICE_NAME", service);
+        Running::of(command.env("PYPE_SECRET_FTP_PASSWORD", SECRET).stderr(Stdio::null()))
+    };
+    let serving = Serving::of(traced("front", &["serve", "upload.yaml", "--listen", "127.0.0.1:0", "--jobs", "0"]));
+    let worker = traced("back", &["worker", "upload.yaml"]);
+    let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let context = file("a/hello.bin").to_string();
+    let answer = serving.ask("POST", "/pipelines/upload", &[JSON, parent], context.as_bytes());
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let id = serde_json::from_str::<Value>(&answer.body).expect("JSON")["job_id"].as_str().expect("an id").to_owned();
+    assert_eq!(serving.end_of(&id)["state"], "dead");
+    assert_eq!((serving.process.interrupt(), worker.interrupt()), (Some(0), Some(0)));
+
+    let spans = spans(&collector);
+    let attempt = [("back", "process upload", SpanKind::Consumer), ("back", "storage_write", SpanKind::Internal)];
+    let mut expected = vec![
+        ("front", "run upload", SpanKind::Server),
+        ("front", "logging", SpanKind::Internal),
+        ("front", "set_fields", SpanKind::Internal),
+        ("front", "an upload", SpanKind::Internal),
+        ("front", "send upload", SpanKind::Producer),
+    ];
+    expected.extend(attempt.iter().cycle().take(6));
+    expected.push(("back", "dead_letter", SpanKind::Internal));
+    let found: Vec<_> =
+        spans.iter().map(|(service, span)| (service.as_str(), span.name.as_str(), span.kind())).collect();
+    assert_eq!(found, expected);
+
+    let trace = [0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c];
+    assert!(spans.iter().all(|(_, span)| span.trace_id == trace));
+    assert_eq!(spans[0].1.parent_span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
+    let (run, upload, send) = (&spans[0].1, &spans[3].1, &spans[4].1);
+    assert_eq!((&spans[1].1.parent_span_id, &send.parent_span_id), (&run.span_id, &upload.span_id));
+    for (_, process) in spans.iter().filter(|(_, span)| span.name == "process upload") {
+        assert_eq!((&process.parent_span_id, &process.links[0].span_id), (&send.span_id, &send.span_id));
+        assert_eq!(text(&process.attributes, "messaging.message.id"), id);
+        assert_eq!(process.status.as_ref().map(|status| status.code), Some(2));
+    }
+    let failed = &spans[6].1;
+    assert_eq!(failed.parent_span_id, spans[5].1.span_id);
+    assert_eq!(text(&failed.attributes, "error.type"), "storage-failed");
+    assert_eq!(text(&failed.attributes, "pype.module"), "storage_write");
+
+    assert_eq!(text(&upload.attributes, "pype.context.file_path"), "a/hello.bin");
+    assert_eq!(text(&upload.attributes, "pype.context.file_content"), "3 bytes");
+    assert_eq!(text(&upload.attributes, "pype.context.password"), "***");
+    assert!(collector.bodies().iter().all(|body| !String::from_utf8_lossy(body).contains(SECRET)));
+}
+
+#[test]
+fn a_collector_that_is_down_costs_one_warning() {
+    let sandbox = upload();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("loopback");
+    let traced = |arguments: &[&str]| {
+        let mut command = sandbox.command(arguments);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{gone}")).env("OTEL_BSP_SCHEDULE_DELAY", "20");
+        command
+    };
+    let told = |log: &str| log.lines().filter(|line| line.contains("spans are not exported")).count();
+    let log = fs::File::create(sandbox.path("serve.log")).expect("the sandbox can be written");
+    let mut command = traced(&["serve", "upload.yaml", "--listen", "127.0.0.1:0"]);
+    let serving = Serving::of(Running::of(command.stderr(log)));
+    for n in 0..20 {
+        let id = serving.accepted(&file(&format!("{n}.bin")));
+        assert_eq!(serving.end_of(&id)["state"], "succeeded");
+        // A batch is lost before the next comes.
+        wait_for("the warning", || (told(&sandbox.read("serve.log")) > 0).then_some(()));
+    }
+    assert_eq!(serving.process.interrupt(), Some(0));
+    assert_eq!(told(&sandbox.read("serve.log")), 1);
+
+    sandbox.write("ctx.json", &file("cli.bin").to_string());
+    let done = Done::of(traced(&["run", "upload.yaml", "--input", "ctx.json", "--wait"]).output().expect("it runs"));
+    assert_eq!((done.code, told(&done.err)), (Some(0), 1), "{}", done.err);
+    // An address that is none is told too, and no more.
+    let mut command = traced(&["run", "upload.yaml", "--input", "ctx.json"]);
+    let done = Done::of(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "no address").output().expect("it runs"));
+    assert_eq!((done.code, told(&done.err)), (Some(0), 1), "{}", done.err);
 }
 
 #[test]

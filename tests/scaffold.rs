@@ -78,6 +78,17 @@ fn a_new_stage_runs_in_a_pipeline() {
 }
 
 #[test]
+fn a_new_queue_keeps_the_contract_and_takes_jobs() {
+    let (sandbox, name) = new_module("dispatch");
+    let pipeline = format!(
+        "pipeline: {{name: own, version: 1.0.0}}\ncontext: {{version: '1', fields: {{}}}}\nstages:\n  - dispatch: {name}\n    configs: {{name: jobs}}\n  - {{execute: set_fields, configs: {{set: {{done: true}}}}}}\n"
+    );
+    sandbox.write("own.yaml", &pipeline);
+    let done = sandbox.ok(&["run", "own.yaml", "--wait"]);
+    assert!(done.out.contains("\"done\":true"), "{}", done.out);
+}
+
+#[test]
 fn a_new_project_runs() {
     let sandbox = Sandbox::new();
     sandbox.ok(&["init", "hello"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use pype_tests::{Done, Sandbox, plugin};
+use pype_tests::{Done, Sandbox, plugin, wait_for};
 
 /// A flow whose sink takes seconds: a cross join of ten thousand rows with themselves.
 fn slow_flow(sandbox: &Sandbox) {
@@ -30,11 +30,7 @@ fn start(sandbox: &Sandbox, arguments: &[&str]) -> Child {
 
 /// Waits until something is there, for a minute at most.
 fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !there() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(what, || there().then_some(()));
 }
 
 fn temporary_files(folder: &Path) -> Vec<String> {

@@ -1,12 +1,16 @@
 //! What the integration tests share: the binary, plugins built as outside authors build them, and folders to run in.
 
+pub mod collector;
 pub mod http;
+pub mod services;
+pub mod serving;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// This repository.
 pub fn repository() -> &'static Path {
@@ -204,5 +208,17 @@ impl Done {
         for text in says {
             assert!(self.err.contains(text), "`{text}` is missing in:\n{}", self.err);
         }
+    }
+}
+
+/// Waits until something is there, for a minute at most.
+pub fn wait_for<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = there() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

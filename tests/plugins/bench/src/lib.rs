@@ -1,4 +1,4 @@
-//! What the boundary benchmark measures through a real library.
+//! What the benchmarks of the boundary and of pipelines measure through a real library.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -104,4 +104,23 @@ impl Mod for Fused {
     }
 }
 
-export_plugin! { sources: [Batches, Own], mods: [Fused], solos: [Calls, Noop] }
+/// Goes on, and does nothing else.
+struct PassOn;
+
+#[derive(Deserialize, JsonSchema)]
+struct Nothing {}
+
+impl Execute for PassOn {
+    const NAME: &str = "pass_on";
+    type Config = Nothing;
+
+    async fn open(_: Nothing, _: &Context) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {
+        next.run(ctx).await
+    }
+}
+
+export_plugin! { sources: [Batches, Own], mods: [Fused], solos: [Calls, Noop], executes: [PassOn] }
