@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -10,6 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message;
 use pype_tests::collector::Collector;
+use pype_tests::http::request;
 use pype_tests::serving::{JSON, Running, Serving, file};
 use pype_tests::{Done, Sandbox, plugin, repository, wait_for};
 use serde_json::{Value, json};
@@ -237,31 +240,86 @@ fn a_server_bears_a_panic_and_serves_exclusive_stages_to_many() {
 }
 
 #[test]
-fn killed_workers_lose_no_job_and_finish_each_once() {
+fn workers_killed_at_a_hundred_moments_lose_no_job_and_finish_each_once() {
+    const KILLS: u64 = 100;
     let sandbox = upload();
     let slow = sandbox.read("upload.yaml").replace("attempts: 3", "attempts: 100");
     sandbox.write("upload.yaml", &slow);
     let serving = Serving::start(&sandbox, &["--jobs", "0"]);
-    let ids: Vec<String> = (0..60).map(|n| serving.accepted(&file(&format!("f/{n}.bin")))).collect();
-    let mut workers: Vec<Running> = Vec::new();
     let worker = || Running::start(&sandbox, &["worker", "upload.yaml", "--visibility", "1", "--concurrency", "2"]);
-    let mut kills = 0;
     let succeeded = || jobs(&sandbox, &["--state", "succeeded"]).len();
-    while succeeded() < ids.len() {
+    let (mut ids, mut workers): (Vec<String>, Vec<Running>) = (Vec::new(), Vec::new());
+    let mut kills = 0;
+    while kills < KILLS || succeeded() < ids.len() {
         while workers.len() < 2 {
             workers.push(worker());
         }
-        // After a time that is another one each time, and prime to that of the jobs.
-        std::thread::sleep(Duration::from_millis(40 + (kills * 37) % 400));
-        drop(workers.remove(0));
+        // There is work as long as they are killed.
+        for _ in 0..if kills < KILLS { 3 } else { 0 } {
+            ids.push(serving.accepted(&file(&format!("f/{}.bin", ids.len()))));
+        }
+        // After a time that is another one each time.
+        std::thread::sleep(Duration::from_millis(10 + (kills * 37) % 90));
+        if kills < KILLS {
+            drop(workers.remove(0));
+        }
         kills += 1;
-        assert!(kills < 400, "{} of {} jobs are done", succeeded(), ids.len());
+        assert!(kills < 20 * KILLS, "{} of {} jobs are done", succeeded(), ids.len());
     }
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(serving.job(id)["state"], "succeeded");
         assert_eq!(fs::read(sandbox.path(&format!("output/uploads/f/{n}.bin"))).expect("stored"), [1, 2, 3]);
     }
     assert_eq!(jobs(&sandbox, &[]).len(), ids.len());
+}
+
+/// The most memory that a process has had, in bytes.
+fn peak(process: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.child.id())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn ten_thousand_requests_and_a_server_that_ends_among_them_are_ten_thousand_jobs() {
+    const REQUESTS: usize = 10_000;
+    const AT_ONCE: usize = 256;
+    let sandbox = upload();
+    let start = || Serving::start(&sandbox, &["--jobs", "0", "--requests", "300"]);
+    let first = start();
+    let (address, next) = (Mutex::new(first.address), AtomicUsize::new(0));
+    let ask_until_accepted = |number: usize| {
+        let (key, body) = (format!("Idempotency-Key: request-{number}"), file("a.bin").to_string());
+        wait_for("the job to be accepted", || {
+            let at = *address.lock().expect("nobody panics with it");
+            let answer = request(at, "POST", "/pipelines/upload", &[JSON, &key], body.as_bytes()).ok()?;
+            assert!(matches!(answer.status, 202 | 503), "{}: {}", answer.status, answer.body);
+            (answer.status == 202).then_some(())
+        });
+    };
+    let second = std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= REQUESTS {
+                        return;
+                    }
+                    ask_until_accepted(number);
+                }
+            });
+        }
+        wait_for("half of them", || (next.load(Ordering::Relaxed) > REQUESTS / 2).then_some(()));
+        assert!(peak(&first.process) < 300 << 20, "{} bytes", peak(&first.process));
+        assert_eq!(first.process.interrupt(), Some(0));
+        let second = start();
+        *address.lock().expect("nobody panics with it") = second.address;
+        second
+    });
+    let done = sandbox.ok(&["jobs", "upload.yaml", "list", "--json", "-n", "20000"]);
+    assert_eq!(done.out.lines().count(), REQUESTS);
+    assert!(peak(&second.process) < 300 << 20, "{} bytes", peak(&second.process));
+    assert_eq!(second.process.interrupt(), Some(0));
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Opened {
             trace: asked.trace,
             ..RunFacts::default()
         };
-        let ctx = RunContext { plan: self.plan.clone(), context, facts };
+        let ctx = RunContext { plan: self.plan.clone(), context, facts: Arc::new(facts) };
         let run = Run::of(self);
         let result = run.clone().bounded(0, ctx.clone()).await;
         match (run.accepted.get(), result) {

@@ -13,12 +13,12 @@ pub struct RunContext {
     /// The fields.
     pub context: Context,
     /// What is known of the run.
-    pub facts: RunFacts,
+    pub facts: Arc<RunFacts>,
 }
 
 impl ContextStore for RunContext {
     fn facts(&self) -> RunFacts {
-        self.facts.clone()
+        self.facts.as_ref().clone()
     }
 
     fn names(&self) -> Vec<String> {

@@ -30,6 +30,8 @@ use super::chain::{Answer, Asked};
 use super::metrics::Metrics;
 use super::open::Opened;
 
+/// How long a body may take: who sends it slower takes the place of others.
+const BODY_PATIENCE: Duration = Duration::from_secs(120);
 /// A key is at most this long.
 const LONGEST_KEY: usize = 255;
 
@@ -207,7 +209,8 @@ async fn run(
         let error = Error::new(ErrorKind::Unavailable, "busy", "too many requests are under way").retryable(true);
         Refusal(StatusCode::SERVICE_UNAVAILABLE, error)
     })?;
-    let context = body::context(opened.plan().context(), request).await?;
+    let body = body::context(opened.plan().context(), request);
+    let context = tokio::time::timeout(BODY_PATIENCE, body).await.map_err(|_| too_slow())??;
     let opened = opened.clone();
     // A caller who hangs up does not break off what has begun.
     let running = tokio::spawn(async move {
@@ -228,6 +231,11 @@ async fn run(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn too_slow() -> Refusal {
+    let message = format!("the body has not come within {} s", BODY_PATIENCE.as_secs());
+    Refusal(StatusCode::REQUEST_TIMEOUT, Error::new(ErrorKind::TimedOut, "slow-body", message).retryable(true))
 }
 
 fn asked(headers: &HeaderMap) -> Result<Asked, Refusal> {

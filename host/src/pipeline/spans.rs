@@ -5,6 +5,8 @@
 //! [`RunFacts::trace`](pype_plugin::RunFacts::trace) is the span that a stage runs in, and an envelope's that of its dispatch, which
 //! the job's goes on from. Names of attributes are OpenTelemetry's where it has one, and begin with `pype.` where not.
 
+use std::sync::Arc;
+
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use pype_core::pipeline::plan::{Plan, Stage};
@@ -71,7 +73,7 @@ pub(super) fn worked(span: Span, verdict: &'static str, error: Option<&Error>) {
 /// A run, inside a span.
 pub(super) fn inside(span: &Span, mut run: RunContext) -> RunContext {
     if let Some(trace) = span.traceparent() {
-        run.facts.trace = Some(trace);
+        Arc::make_mut(&mut run.facts).trace = Some(trace);
     }
     run
 }

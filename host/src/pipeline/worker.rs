@@ -249,7 +249,7 @@ async fn run(opened: &Arc<Opened>, job: LeasedJob, envelope: Envelope) -> Verdic
         trace: span.traceparent().or(trace),
         shard,
     };
-    let ctx = RunContext { plan: opened.plan().clone(), context, facts };
+    let ctx = RunContext { plan: opened.plan().clone(), context, facts: Arc::new(facts) };
     let verdict = judged(opened, &job, at, ctx).await;
     spans::worked(span, outcome(&verdict), verdict.error());
     verdict
@@ -301,7 +301,7 @@ async fn not_fetched(opened: &Arc<Opened>, job: &LeasedJob, mut envelope: Envelo
                 shard,
                 ..RunFacts::default()
             };
-            let ctx = RunContext { plan: opened.plan().clone(), context, facts };
+            let ctx = RunContext { plan: opened.plan().clone(), context, facts: Arc::new(facts) };
             failed(opened, job, ctx, error).await
         }
         // Without its bytes it is none of this pipeline.

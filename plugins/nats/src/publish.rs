@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use pype_plugin::RetryPolicy;
 use pype_plugin::prelude::*;
 
 use crate::connection::{self, Connection};
@@ -47,6 +48,7 @@ impl Execute for NatsPublish {
     const CATEGORY: &'static str = "Messages";
     const PACKAGES: &'static [&'static str] = &["async-nats"];
     type Config = Config;
+    const RETRY: Option<RetryPolicy> = Some(RetryPolicy::attempts(3));
 
     async fn open(config: Config, _: &Context) -> Result<Self> {
         subject::check_target(&config.subject)?;

@@ -36,6 +36,10 @@ impl Execute for RedisPublish {
     const RETRY: Option<RetryPolicy> = Some(RetryPolicy::attempts(3));
 
     async fn open(config: Config, _: &Context) -> Result<Self> {
+        if config.body.is_some() && !config.fields.is_empty() {
+            let message = "`fields` and `body` both say what is published";
+            return Err(Error::new(ErrorKind::Config, "fields-and-body", message).hint("leave one of them out"));
+        }
         Ok(Self { server: Server::connect(&config.url).await?, config })
     }
 

@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -23,11 +24,11 @@ use crate::suggest;
 pub use field::{Field, FieldError, FieldProblem};
 pub use spec::{ContextSpec, FieldSpec, FieldType, Migration, UnknownVersion};
 
-/// What the stages of a pipeline work on. A clone shares what the fields hold.
+/// What the stages of a pipeline work on. A clone shares the fields until one of the two changes them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Context {
     version: ContextVersion,
-    fields: IndexMap<String, Field>,
+    fields: Arc<IndexMap<String, Field>>,
 }
 
 /// Why something is no context of a pipeline.
@@ -105,7 +106,7 @@ impl Context {
     /// A context as it was stored, of whatever version, and not checked yet: [`Context::migrate`] does that.
     #[must_use]
     pub fn stored(version: ContextVersion, fields: impl IntoIterator<Item = (String, Field)>) -> Context {
-        Context { version, fields: fields.into_iter().collect() }
+        Context { version, fields: Arc::new(fields.into_iter().collect()) }
     }
 
     /// The same in the layout that a pipeline has now: an older version goes through the chain of migrations. Fields
@@ -115,7 +116,7 @@ impl Context {
     /// If no chain leads from its version to the current one, which is never guessed; or all that is wrong with its fields.
     pub fn migrate(self, spec: &ContextSpec) -> Result<Context, ContextError> {
         let steps = spec.migrations_from(&self.version)?;
-        let fields = steps.into_iter().fold(self.fields, |fields, step| step.apply(fields));
+        let fields = steps.into_iter().fold(Arc::unwrap_or_clone(self.fields), |fields, step| step.apply(fields));
         Context::checked(spec, fields, Undeclared::Kept)
     }
 
@@ -137,7 +138,7 @@ impl Context {
             Undeclared::Refused => errors.extend(given.into_keys().map(|name| unknown(spec, name))),
         }
         match errors.is_empty() {
-            true => Ok(Context { version: spec.version.clone(), fields }),
+            true => Ok(Context { version: spec.version.clone(), fields: Arc::new(fields) }),
             false => Err(ContextError::Fields(errors)),
         }
     }
@@ -165,15 +166,15 @@ impl Context {
     /// If it is declared, and of another type. It then holds what it held.
     pub fn set(&mut self, spec: &ContextSpec, name: &str, field: Field) -> Result<(), FieldError> {
         let Some(declared) = spec.fields.get(name) else {
-            self.fields.insert(name.to_owned(), field);
+            Arc::make_mut(&mut self.fields).insert(name.to_owned(), field);
             return Ok(());
         };
         if declared.may_be_absent() && declared.kind != FieldType::Any && field.is_null() {
-            self.fields.shift_remove(name);
+            Arc::make_mut(&mut self.fields).shift_remove(name);
             return Ok(());
         }
         let taken = declared.kind.take(field).map_err(|problem| FieldError { field: name.to_owned(), problem })?;
-        self.fields.insert(name.to_owned(), taken);
+        Arc::make_mut(&mut self.fields).insert(name.to_owned(), taken);
         Ok(())
     }
 
@@ -185,7 +186,7 @@ impl Context {
         if spec.fields.get(name).is_some_and(|declared| !declared.may_be_absent()) {
             return Err(FieldError { field: name.to_owned(), problem: FieldProblem::Needed });
         }
-        Ok(self.fields.shift_remove(name))
+        Ok(Arc::make_mut(&mut self.fields).shift_remove(name))
     }
 
     /// As JSON, without the fields that hold bytes.

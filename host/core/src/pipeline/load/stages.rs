@@ -39,6 +39,8 @@ pub(super) struct Stages {
 
 /// The modules that write, read and delete what is too large for the queue.
 const STORE: [&str; 3] = ["storage_write", "storage_read", "storage_delete"];
+/// What these are told of fields, which is the host's to say.
+const CARRIED: [&str; 3] = ["key", "content", "fence"];
 /// What is too large, if nothing else is said.
 const LARGE_BYTES: u64 = 1 << 20;
 
@@ -150,6 +152,14 @@ impl<'a> Reader<'a> {
         let over_bytes = fields.optional("over_bytes").and_then(|node| fields.integer(node, "over_bytes", found));
         let configs = fields.required("configs", found);
         fields.finish(found);
+        let entries = match configs.map(|node| &node.value) {
+            Some(Node::Map(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        for (key, node) in entries.iter().filter(|(key, _)| CARRIED.contains(&key.value.as_str())) {
+            let message = format!("`{}` is not for `large`, which names its objects itself", key.value);
+            found.push(self.source.error("misplaced-key", node.span, message));
+        }
         let over_bytes = over_bytes.map_or(LARGE_BYTES, i64::unsigned_abs);
         Some(WrittenLarge { over_bytes, configs: configs?, span: node.span })
     }
