@@ -8,7 +8,7 @@ use pype_core::pipeline::context::{ContextSpec, FieldSpec, FieldType};
 use pype_core::pipeline::plan::Plan;
 use serde_json::{Map, Value, json};
 
-use super::Shared;
+use super::{LONGEST_KEY, Shared};
 
 pub(super) async fn document(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let mut paths = Map::new();
@@ -22,9 +22,10 @@ pub(super) async fn document(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "openapi": "3.1.0",
         "info": { "title": "pype", "version": env!("CARGO_PKG_VERSION") },
         "paths": paths,
+        "components": { "schemas": { "Accepted": accepted(), "Error": error() } },
     });
     if shared.token.is_some() {
-        document["components"] = json!({ "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } });
+        document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
         document["security"] = json!([{ "token": [] }]);
     }
     Json(document)
@@ -34,10 +35,11 @@ fn operation(plan: &Plan) -> Value {
     let spec = plan.context();
     let mut responses = json!({
         "200": described("The result"),
-        "422": described("The context does not fit, or a stage refuses it"),
+        "422": told("The context does not fit, or a stage refuses it", "Error"),
+        "default": told("The request was refused, or failed", "Error"),
     });
     if plan.dispatch().is_some() {
-        responses["202"] = described("Accepted as a job");
+        responses["202"] = told("Accepted as a job", "Accepted");
     }
     json!({
         "operationId": plan.name(),
@@ -55,7 +57,8 @@ fn operation(plan: &Plan) -> Value {
 fn parameters(plan: &Plan) -> Value {
     match plan.dispatch() {
         Some(_) => json!([{
-            "name": "Idempotency-Key", "in": "header", "required": false, "schema": { "type": "string" },
+            "name": "Idempotency-Key", "in": "header", "required": false,
+            "schema": { "type": "string", "minLength": 1, "maxLength": LONGEST_KEY },
             "description": "What is asked for twice with the same key is done once",
         }]),
         None => json!([]),
@@ -67,9 +70,44 @@ fn job() -> Value {
         "parameters": [{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }],
         "responses": {
             "200": described("The job as it is: job_id, state, and its result or error"),
-            "404": described("There is no such job"),
+            "404": told("There is no such job", "Error"),
+            "default": told("The request was refused, or the queue cannot be asked", "Error"),
         },
     })
+}
+
+fn accepted() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "job_id": { "type": "string" },
+            "duplicate": { "type": "boolean", "description": "Whether it was accepted before, with the same key" },
+        },
+        "required": ["job_id", "duplicate"],
+    })
+}
+
+fn error() -> Value {
+    json!({
+        "type": "object",
+        "properties": { "error": {
+            "type": "object",
+            "properties": {
+                "kind": { "type": "string" },
+                "code": { "type": "string", "description": "A stable word for what went wrong" },
+                "message": { "type": "string" },
+                "retryable": { "type": "boolean", "description": "Whether it may go well another time" },
+            },
+            "required": ["kind", "code", "message", "retryable"],
+        } },
+        "required": ["error"],
+    })
+}
+
+/// An answer of this schema.
+fn told(description: &str, schema: &str) -> Value {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+    json!({ "description": description, "content": { "application/json": { "schema": schema } } })
 }
 
 fn described(description: &str) -> Value {
