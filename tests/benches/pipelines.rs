@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use pype::loader::Loader;
 use pype::observe::log;
+use pype::observe::spans::Spans;
 use pype::pipeline::{Answer, Asked, Metrics, Opened, Surroundings, Worker, WorkerLimits};
 use pype::prepare::{Given, prepare_pipeline};
 use pype::run::LibraryServices;
@@ -95,6 +96,7 @@ impl Host {
             log: self.log.clone(),
             observer: Arc::new(|_| {}),
             metrics: Metrics::default(),
+            spans: Spans::default(),
         };
         let opening = Opened::open(prepared.plan, &around, &self.loader);
         self.runtime.block_on(opening).unwrap_or_else(|error| panic!("{name}: {error}"))
