@@ -67,7 +67,7 @@ impl NewJob {
             max_attempts: self.max_attempts,
             created_ms: now_ms,
             updated_ms: now_ms,
-            not_before_ms: now_ms + self.delay_ms,
+            not_before_ms: now_ms.saturating_add(self.delay_ms),
             worker: None,
             shard: self.shard,
             idempotency_key: self.idempotency_key.clone(),

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Chaos, block_on};
+use super::{Chaos, block_on, job};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Instance;
 use crate::pipeline::queue::{Job, JobAction, JobFilter, JobState, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
@@ -73,21 +73,6 @@ const PATIENCE_MS: u64 = 10_000;
 const LONG_MS: u64 = 60_000;
 /// A visibility time-out that runs out at once.
 const SHORT_MS: u64 = 20;
-
-fn job(id: &str) -> NewJob {
-    NewJob {
-        id: id.to_owned(),
-        pipeline: "upload".to_owned(),
-        version: "1.0.0".to_owned(),
-        shard: None,
-        ordered: false,
-        idempotency_key: None,
-        asked: None,
-        delay_ms: 0,
-        max_attempts: 3,
-        payload: vec![1, 2, 3].into(),
-    }
-}
 
 fn ask(count: u32, visibility_ms: u64) -> LeaseRequest {
     let pipelines = vec!["upload".to_owned()];

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::glue::stage::{AsDispatch, AsExecute, open};
 use crate::host::{Chain, Instance, NodeFacts};
 use crate::logging;
+use crate::pipeline::queue::NewJob;
 use crate::pipeline::{Bytes, ContextStore, Dispatch, Execute, Field, Next, PipelineContext, RunFacts};
 
 /// A test of a stage with these configs.
@@ -37,6 +38,23 @@ pub async fn queue<M: Dispatch>(config: Value) -> Result<Instance> {
     install_panic_hook();
     let host = Arc::new(FakeHost::new(&[], false));
     Instance::open_with(open::<AsDispatch<M>>, &config, &facts(), host).await
+}
+
+/// A job of the pipeline `upload`, without an order, a key or a delay.
+#[must_use]
+pub fn job(id: &str) -> NewJob {
+    NewJob {
+        id: id.to_owned(),
+        pipeline: "upload".to_owned(),
+        version: "1.0.0".to_owned(),
+        shard: None,
+        ordered: false,
+        idempotency_key: None,
+        asked: None,
+        delay_ms: 0,
+        max_attempts: 3,
+        payload: vec![1, 2, 3].into(),
+    }
 }
 
 fn facts() -> NodeFacts {

@@ -1,7 +1,7 @@
 //! What is kept of a job, and what becomes of it: every decision, at a given time, without I/O.
 
 use pype_plugin::prelude::*;
-use pype_plugin::queue::{Job, JobAction, JobFilter, JobState, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
+use pype_plugin::queue::{Job, JobAction, JobState, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
 
 /// What is kept of a job, besides its payload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,22 +57,8 @@ pub(crate) struct Offer {
 impl Record {
     /// A job that was just accepted.
     pub(crate) fn new(id: &str, job: &NewJob, payload: u64, now: u64) -> Self {
-        let kept = Job {
-            id: id.to_owned(),
-            pipeline: job.pipeline.clone(),
-            version: job.version.clone(),
-            state: JobState::Queued,
-            attempt: 0,
-            max_attempts: job.max_attempts,
-            created_ms: now,
-            updated_ms: now,
-            not_before_ms: now.saturating_add(job.delay_ms),
-            worker: None,
-            shard: job.shard,
-            idempotency_key: job.idempotency_key.clone(),
-            result: None,
-            error: None,
-        };
+        // It may have the id of an earlier one of the same key.
+        let kept = Job { id: id.to_owned(), ..job.queued_at(now) };
         Self {
             job: kept,
             ordered: job.ordered,
@@ -187,14 +173,6 @@ impl Record {
         }
         self.job.updated_ms = now;
         self
-    }
-
-    /// Whether a filter leaves it.
-    pub(crate) fn is_meant(&self, filter: &JobFilter) -> bool {
-        let JobFilter { pipeline, states, unchanged_since_ms, limit: _ } = filter;
-        pipeline.as_ref().is_none_or(|pipeline| *pipeline == self.job.pipeline)
-            && (states.is_empty() || states.contains(&self.job.state))
-            && unchanged_since_ms.is_none_or(|since| self.job.updated_ms < since)
     }
 
     fn is_held_with(&self, lease: &Lease) -> bool {

@@ -397,27 +397,14 @@ impl MessageOf for Error {
 
 #[cfg(test)]
 mod tests {
+    use pype_plugin::testing;
+
     use super::*;
 
     type Step = Box<dyn FnOnce(&Turn<'_>) -> Result<()>>;
 
-    fn job(id: &str) -> NewJob {
-        NewJob {
-            id: id.to_owned(),
-            pipeline: "upload".to_owned(),
-            version: "1.0.0".to_owned(),
-            shard: None,
-            ordered: false,
-            idempotency_key: None,
-            asked: None,
-            delay_ms: 0,
-            max_attempts: 3,
-            payload: Vec::new().into(),
-        }
-    }
-
     fn enqueues(id: &'static str) -> Step {
-        Box::new(move |turn| turn.enqueue(&job(id)).map(drop))
+        Box::new(move |turn| turn.enqueue(&testing::job(id)).map(drop))
     }
 
     /// What is there after a group of these steps, and whether the group was committed.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pype_plugin::host::Instance;
 use pype_plugin::prelude::*;
-use pype_plugin::queue::{JobFilter, NewJob};
+use pype_plugin::queue::JobFilter;
 use pype_plugin::testing;
 use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
@@ -44,21 +44,6 @@ async fn local(path: impl Into<PathBuf>) -> Result<Instance> {
     testing::queue::<Local>(json!({ "path": path.into() })).await
 }
 
-fn job(id: String) -> NewJob {
-    NewJob {
-        id,
-        pipeline: "upload".to_owned(),
-        version: "1.0.0".to_owned(),
-        shard: None,
-        ordered: false,
-        idempotency_key: None,
-        asked: None,
-        delay_ms: 0,
-        max_attempts: 3,
-        payload: vec![1, 2, 3].into(),
-    }
-}
-
 /// The ids of all jobs.
 async fn ids(queue: &Instance) -> Vec<String> {
     let jobs = queue.jobs(JobFilter::default()).await.expect("listed");
@@ -79,10 +64,11 @@ fn callers_who_give_up_leave_nothing_and_looks_wait_for_nobody() {
         let mut patient = JoinSet::new();
         for number in 0..20 {
             // Asked, and dropped.
-            let given_up = tokio::time::timeout(Duration::ZERO, queue.enqueue(job(format!("dropped-{number}")))).await;
+            let given_up =
+                tokio::time::timeout(Duration::ZERO, queue.enqueue(testing::job(&format!("dropped-{number}")))).await;
             given_up.expect_err("nobody can write");
             let queue = queue.clone();
-            patient.spawn(async move { queue.enqueue(job(format!("patient-{number:02}"))).await });
+            patient.spawn(async move { queue.enqueue(testing::job(&format!("patient-{number:02}"))).await });
         }
         assert_eq!(ids(&queue).await, Vec::<String>::new());
         writing.commit().expect("committed");
@@ -110,7 +96,7 @@ fn a_process_to_be_killed() {
         for number in 0..2_000 {
             let queue = queue.clone();
             callers.spawn(async move {
-                let accepted = queue.enqueue(job(format!("job-{number}"))).await.expect("accepted");
+                let accepted = queue.enqueue(testing::job(&format!("job-{number}"))).await.expect("accepted");
                 // In one write. Who reads may have had enough.
                 drop(std::io::stdout().write_all(format!("accepted {}\n", accepted.id).as_bytes()));
             });

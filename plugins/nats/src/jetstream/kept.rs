@@ -64,7 +64,7 @@ impl JetStream {
                 Some(settled) => Some(settled),
                 None => self.settled(&id).await?,
             };
-            listed.extend(settled.filter(|(record, _)| !record.purged && record.is_meant(filter)));
+            listed.extend(settled.filter(|(record, _)| !record.purged && filter.takes(&record.job)));
         }
         listed.sort_unstable_by_key(|(record, _)| Reverse(record.payload));
         Ok(listed)
