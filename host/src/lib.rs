@@ -15,3 +15,4 @@ pub mod registry;
 pub mod run;
 pub mod runs;
 pub mod secret;
+pub mod stream;

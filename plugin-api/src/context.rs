@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -219,11 +221,31 @@ impl Progress {
 }
 
 /// Waits for a call on the other side.
-pub(crate) async fn done<T>(task: Task<T>) -> Result<T> {
-    answer(match task {
-        Task::Done(result) => result,
-        Task::Later(result) => result.await,
-    })
+pub(crate) fn done<T>(task: Task<T>) -> Call<T> {
+    Call(Some(task))
+}
+
+/// A call on the other side. It is written out, since what is over at once should not be moved from future to future.
+pub(crate) struct Call<T>(Option<Task<T>>);
+
+impl<T> Unpin for Call<T> {}
+
+impl<T> Future for Call<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<T>> {
+        let result = match self.0.take().expect("a call that has answered is not polled again") {
+            Task::Done(result) => result,
+            Task::Later(mut call) => match Pin::new(&mut call).poll(cx) {
+                Poll::Ready(result) => result,
+                Poll::Pending => {
+                    self.0 = Some(Task::Later(call));
+                    return Poll::Pending;
+                }
+            },
+        };
+        Poll::Ready(answer(result))
+    }
 }
 
 /// Turns what the other side answered into ours.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::stream::Acknowledge;
+
 /// What a module does, which decides where it may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,6 +84,9 @@ pub struct ModuleDescriptor {
     /// Whether one run of a pipeline at a time may use it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,
+    /// How a source without an end is told that records are done; none if it is no such source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge: Option<Acknowledge>,
     /// Notable packages it is built on.
     pub packages: Vec<String>,
     /// The JSON Schema of its configs.

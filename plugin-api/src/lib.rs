@@ -71,6 +71,7 @@ mod module;
 mod pipeline;
 mod resource;
 mod runtime;
+pub mod stream;
 pub mod testing;
 
 pub use abi::{ArrowArray, ArrowSchema, FfiArrowArray, FfiArrowSchema};
@@ -83,6 +84,7 @@ pub use pipeline::{
     Bytes, ContextStore, Dispatch, Execute, Field, Next, PipelineContext, Rerun, RunFacts, lock, queue,
 };
 pub use resource::{Resource, Resources};
+pub use stream::StreamSource;
 
 #[doc(hidden)]
 pub mod __private {
@@ -98,7 +100,7 @@ pub mod prelude {
 
     pub use crate::{
         Bytes, Commit, Context, Dispatch, Error, ErrorKind, Execute, Frame, Inputs, Mod, Next, Outputs,
-        PipelineContext, Resource, Result, Sink, Solo, Source, export_plugin,
+        PipelineContext, Resource, Result, Sink, Solo, Source, StreamSource, export_plugin,
     };
 }
 
@@ -147,6 +149,9 @@ macro_rules! __export_as {
     };
     (executes, $module:ty) => {
         $crate::__private::ModuleExport::execute::<$module>()
+    };
+    (streams, $module:ty) => {
+        $crate::__private::ModuleExport::stream::<$module>()
     };
     (dispatches, $module:ty) => {
         $crate::__private::ModuleExport::dispatch::<$module>()

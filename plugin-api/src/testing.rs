@@ -39,7 +39,7 @@ use crate::resource::Resources;
 use crate::{glue, logging, runtime};
 
 pub use self::chaos::Chaos;
-pub use self::pipeline::{Fields, StageDone, StageTest, job, queue, stage};
+pub use self::pipeline::{Fields, StageDone, StageTest, job, queue, stage, stream};
 
 /// A test of a source with these configs.
 pub fn source<M: Source>(config: Value) -> Test {

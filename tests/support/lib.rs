@@ -2,6 +2,7 @@
 
 pub mod collector;
 pub mod http;
+pub mod nats;
 pub mod services;
 pub mod serving;
 

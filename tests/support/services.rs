@@ -1,9 +1,10 @@
 //! Real servers for tests, each with a port and a folder of its own, which end with the test's process.
 //!
-//! A test whose server is not installed says so and does nothing; with `CI=true` it fails.
+//! A test whose server is not installed says so and does nothing; with `CI=true` it fails. `tests/services` starts the same
+//! servers for a person.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::wait_for;
+use crate::{repository, wait_for};
 
 /// How to start a server on a port, with a folder.
 type Start = fn(&Path, port: u16) -> Command;
@@ -86,7 +87,36 @@ impl Server {
             command.env("MINIO_BROWSER", "off");
             command
         };
-        Self::started(start, |port| answers(port, b"GET /minio/health/ready HTTP/1.0\r\n\r\n", b"HTTP/1.0 200"))
+        Self::started(start, |port| {
+            answers(port, b"GET /minio/health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n", b"HTTP/1.0 200")
+        })
+    }
+
+    /// Apache Kafka, one broker without topics, which creates none unasked. It speaks both group protocols.
+    ///
+    /// It takes 400 MB and some seconds of a core to start: tests that neither kill it nor need it empty share one of a
+    /// `LazyLock`, each with topics and groups of its own. Killed, it keeps what it has acknowledged, and needs the three
+    /// seconds of its own session to be back.
+    pub fn kafka() -> Option<Self> {
+        let have = Command::new(repository().join("tests/services")).args(["have", "kafka"]).output();
+        let have = have.expect("the repository has this script");
+        if !have.status.success() {
+            skipped(String::from_utf8_lossy(&have.stdout).trim_end());
+            return None;
+        }
+        let start: Start = |folder, port| {
+            let mut command = Command::new(repository().join("tests/services"));
+            command.args(["run", "kafka"]).arg(folder).arg(port.to_string());
+            // It does not live long enough for the better of Java's compilers.
+            command.arg("-XX:TieredStopAtLevel=1");
+            command
+        };
+        // Metadata of no topics (version 1, correlation 7): it knows one broker, which is itself. Before that it answers
+        // ApiVersions, and refuses to create topics.
+        Self::started(start, |port| {
+            let ask = b"\0\0\0\x0e\0\x03\0\x01\0\0\0\x07\xff\xff\0\0\0\0";
+            answer(port, ask, 12).is_ok_and(|answer| answer[4..] == [0, 0, 0, 7, 0, 0, 0, 1])
+        })
     }
 
     /// The variables with which S3's clients find it.
@@ -105,8 +135,7 @@ impl Server {
         let mut server = Self { start, ready, port, folder, child: None };
         let name = (start)(&server.folder, port).get_program().to_string_lossy().into_owned();
         if server.start().is_none() {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "`{name}` is not installed");
-            eprintln!("skipped: `{name}` is not installed");
+            skipped(&format!("`{name}` is not installed"));
             return None;
         }
         Some(server)
@@ -139,9 +168,22 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(spawn(command)?);
         let (port, ready) = (self.port, self.ready);
-        wait_for("the server", || ready(port).then_some(()));
+        wait_for("the server", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("it is ours"));
+            if let Some(status) = ended {
+                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                panic!("the server has ended ({status}):\n{log}");
+            }
+            ready(port).then_some(())
+        });
         Some(())
     }
+}
+
+/// Says that there is no such server.
+fn skipped(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+    eprintln!("skipped: {why}");
 }
 
 impl Drop for Server {
@@ -177,7 +219,7 @@ fn spawn(mut command: Command) -> Option<Child> {
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
             0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+            _ => Err(io::Error::last_os_error()),
         });
     }
     // The signal comes when the thread ends that has started the process: this one stays.
@@ -192,27 +234,38 @@ fn spawn(mut command: Command) -> Option<Child> {
     });
     match told.recv().expect("the thread tells") {
         Ok(child) => Some(child),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => panic!("the server does not start: {error}"),
     }
 }
 
+/// A port which is free, as the next one is. Both lie below those that the system gives to outgoing connections, one of
+/// which could take the port of a server that is down or not yet up.
 fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    socket.local_addr().expect("bound").port()
+    const PORTS: u32 = 20_000;
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    // Processes that run at the same time begin far from each other.
+    let begin = std::process::id().wrapping_mul(64);
+    let ports =
+        std::iter::repeat_with(|| begin.wrapping_add(2 * NUMBER.fetch_add(1, Ordering::Relaxed)) % PORTS + 10_000);
+    let mut ports = ports.take(PORTS as usize).map(|port| u16::try_from(port).expect("it is below 30,000"));
+    ports.find(|port| free(*port) && free(*port + 1)).expect("a port is free")
 }
 
 /// Whether a server says this, after it was asked that.
 fn answers(port: u16, ask: &[u8], expected: &[u8]) -> bool {
-    let answer = || {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(ask)?;
-        let mut answer = vec![0; expected.len()];
-        stream.read_exact(&mut answer)?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    answer().is_ok_and(|answer| answer == expected)
+    answer(port, ask, expected.len()).is_ok_and(|answer| answer == expected)
+}
+
+/// The first bytes that a server says, after it was asked this.
+fn answer(port: u16, ask: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(ask)?;
+    let mut answer = vec![0; length];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
 }
 
 /// A program of PostgreSQL, which Debian keeps off the path.

@@ -11,7 +11,8 @@
 //! 7. [`run::history`] reads in the event log what became of it; [`graph`] draws that, [`report`] tells it.
 //!
 //! The other kind of document is a [`pipeline`]: a chain of stages around a context, of which a part may run in the
-//! background. It is read and planned there.
+//! background. It is read and planned there. The third is a [`stream`]: records without end, of which its room also decides
+//! which is worked on when, and up to where they are done.
 //!
 //! [`template`] fills `{{ … }}` into configs, at load as far as the names are known and at run for
 //! the rest. [`label`] has the rules by which modules, and rows, are selected. [`diagnostic`] is what every room reports
@@ -35,6 +36,7 @@ pub mod pipeline;
 pub mod report;
 pub mod retry;
 pub mod run;
+pub mod stream;
 pub mod template;
 
 pub mod suggest;

@@ -123,6 +123,22 @@ name!(
     "a letter, then letters, digits, `_` and `-`, 128 at most"
 );
 name!(
+    /// The name of a stream: `orders`.
+    StreamName,
+    "stream name",
+    |text| text.len() <= 128 && starts_with_letter(text, |c| c == '_' || c == '-'),
+    "^[a-zA-Z][a-zA-Z0-9_-]{0,127}$",
+    "a letter, then letters, digits, `_` and `-`, 128 at most"
+);
+name!(
+    /// Where dead letters go: a topic of Kafka, or a subject of JetStream without wildcards: `orders.dlq`.
+    TopicName,
+    "topic name",
+    |text| text.len() <= 249 && starts_with(text, |c| c.is_ascii_alphanumeric(), |c| "._-".contains(c)),
+    "^[a-zA-Z0-9][a-zA-Z0-9._-]{0,248}$",
+    "a letter or digit, then letters, digits, `.`, `_` and `-`, 249 at most"
+);
+name!(
     /// A field of a pipeline's context: `file_path`.
     FieldName,
     "field name",

@@ -19,6 +19,9 @@ pub struct Retry {
     pub max_delay_ms: u64,
     /// By which share of itself a delay is shortened or lengthened at random: 0 to 1.
     pub jitter: f64,
+    /// By how much more it is lengthened at random, at most.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub jitter_ms: u64,
     /// Which errors.
     pub on: RetryOn,
 }
@@ -41,6 +44,7 @@ impl Default for Retry {
             delay_ms: 1000,
             max_delay_ms: 60_000,
             jitter: 0.1,
+            jitter_ms: 0,
             on: RetryOn::Retryable,
         }
     }
@@ -74,8 +78,9 @@ impl Retry {
         // Infinity times no delay would be no number.
         let factor = self.backoff.powf(exponent).min(f64::MAX);
         let plain = (self.delay_ms as f64 * factor).min(longest);
-        let jitter = self.jitter * (2.0 * random.clamp(0.0, 1.0) - 1.0);
-        Some(Duration::from_secs_f64((plain * (1.0 + jitter)).clamp(0.0, longest) / 1000.0))
+        let random = random.clamp(0.0, 1.0);
+        let jittered = plain * (1.0 + self.jitter * (2.0 * random - 1.0)) + self.jitter_ms as f64 * random;
+        Some(Duration::from_secs_f64(jittered.clamp(0.0, longest) / 1000.0))
     }
 
     /// May something be tried again after an error that is `retryable`, or is not?
@@ -86,6 +91,11 @@ impl Retry {
             RetryOn::Any => true,
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -119,6 +129,10 @@ mod tests {
         check(retry, 1, 0.0, Some(900.0));
         check(retry, 1, 1.0, Some(1100.0));
         check(Retry { delay_ms: 60_000, ..retry }, 1, 1.0, Some(60_000.0));
+        let later = Retry { jitter: 0.0, jitter_ms: 200, ..retry };
+        check(later, 1, 0.0, Some(1000.0));
+        check(later, 1, 0.5, Some(1100.0));
+        check(Retry { max_delay_ms: 1100, ..later }, 1, 1.0, Some(1100.0));
     }
 
     #[test]
@@ -132,10 +146,10 @@ mod tests {
         #[test]
         fn no_delay_is_longer_than_the_longest(
             attempts in 1_u32..1000, attempt in 0_u32..1100, backoff in 1.0..100.0, delay_ms in 0_u64..86_400_000,
-            max_delay_ms in 0_u64..86_400_000, jitter in 0.0..=1.0, random in -1.0..=2.0,
+            max_delay_ms in 0_u64..86_400_000, jitter in 0.0..=1.0, jitter_ms in 0_u64..10_000, random in -1.0..=2.0,
         ) {
             let attempts = NonZeroU32::new(attempts).expect("from 1 on");
-            let retry = Retry { attempts, backoff, delay_ms, max_delay_ms, jitter, on: RetryOn::Any };
+            let retry = Retry { attempts, backoff, delay_ms, max_delay_ms, jitter, jitter_ms, on: RetryOn::Any };
             let delay = retry.delay(attempt, random);
             prop_assert_eq!(delay.is_some(), attempt < attempts.get());
             prop_assert!(delay.is_none_or(|delay| delay <= Duration::from_millis(max_delay_ms)));

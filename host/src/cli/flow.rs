@@ -13,13 +13,14 @@ use super::registry::RegistryChoice;
 use super::render::{Failure, Style, diagnostics, diagnostics_json, shown};
 use super::select::{Part, SelectArgs};
 use crate::prepare::{
-    DocumentKind, Given, PrepareError, Prepared, PreparedPipeline, kind_of, prepare, prepare_pipeline,
+    DocumentKind, Given, PrepareError, Prepared, PreparedPipeline, PreparedStream, kind_of, prepare, prepare_pipeline,
+    prepare_stream,
 };
 
 /// What the commands that read a flow have in common.
 #[derive(Args)]
 pub(crate) struct FlowArgs {
-    /// The YAML file of a flow or pipeline, or a job folder that `pype build` made.
+    /// The YAML file of a flow, pipeline or stream, or a job folder that `pype build` made.
     pub(crate) flow: PathBuf,
     #[command(flatten)]
     pub(crate) given: GivenArgs,
@@ -61,11 +62,19 @@ impl FlowArgs {
         self.valid(prepare_pipeline(&self.flow, &self.given.given()), out)
     }
 
-    /// Whether it is a pipeline.
-    pub(crate) fn is_pipeline(&self) -> bool {
+    /// Loads and plans it as a stream.
+    pub(crate) fn prepare_stream(&self, out: &mut dyn Write) -> Result<Option<PreparedStream>, Failure> {
+        self.valid(prepare_stream(&self.flow, &self.given.given()), out)
+    }
+
+    /// What it declares.
+    pub(crate) fn kind(&self) -> DocumentKind {
         // What cannot be read is told by whoever reads it next. A flow of many modules takes a while to parse.
-        let may_be = fs::read_to_string(&self.flow).is_ok_and(|text| text.contains("pipeline"));
-        may_be && kind_of(&self.flow).is_ok_and(|kind| kind == DocumentKind::Pipeline)
+        let may_be = |text: String| text.contains("pipeline") || text.contains("stream");
+        match fs::read_to_string(&self.flow).is_ok_and(may_be) {
+            true => kind_of(&self.flow).unwrap_or(DocumentKind::Flow),
+            false => DocumentKind::Flow,
+        }
     }
 
     fn valid<T>(&self, prepared: Result<T, PrepareError>, out: &mut dyn Write) -> Result<Option<T>, Failure> {
@@ -106,7 +115,7 @@ pub(crate) fn print_text(found: &Diagnostics) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks a flow or pipeline without running it: every problem at once.
+/// Checks a flow, pipeline or stream without running it: every problem at once.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -122,8 +131,10 @@ pub(crate) struct ValidateArgs {
 
 pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let ValidateArgs { flow: args, part } = args;
-    if args.is_pipeline() {
-        return validate_pipeline(args, out);
+    match args.kind() {
+        DocumentKind::Flow => {}
+        DocumentKind::Pipeline => return validate_pipeline(args, out),
+        DocumentKind::Stream => return validate_stream(args, out),
     }
     let Some(Part { prepared, left_out }) = part.prepare(args, out)? else { return Ok(Exit::Invalid) };
     if args.json || !prepared.warnings.is_empty() {
@@ -151,6 +162,17 @@ fn validate_pipeline(args: &FlowArgs, out: &mut dyn Write) -> Result<Exit, Failu
     }
     if !args.json {
         writeln!(out, "{} is valid: {}", shown(&args.flow), chain(&plan))?;
+    }
+    Ok(args.exit_with(&warnings))
+}
+
+fn validate_stream(args: &FlowArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let Some(PreparedStream { plan, warnings, .. }) = args.prepare_stream(out)? else { return Ok(Exit::Invalid) };
+    if args.json || !warnings.is_empty() {
+        args.print(&warnings, out)?;
+    }
+    if !args.json {
+        writeln!(out, "{} is valid: {}", shown(&args.flow), super::stream::in_a_line(&plan))?;
     }
     Ok(args.exit_with(&warnings))
 }

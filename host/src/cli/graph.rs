@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use pype_core::graph::Graph;
 use pype_core::run::history::History;
+use pype_core::stream::plan::Handle;
 
 use super::Exit;
 use super::flow::FlowArgs;
 use super::render::{Failure, shown};
 use super::run::RunsFolder;
+use crate::prepare::DocumentKind;
 use crate::runs::{self, Which};
 
 /// Draws a flow or a pipeline.
@@ -47,10 +49,24 @@ enum Format {
 }
 
 pub(crate) fn graph(args: &GraphArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    if args.flow.is_pipeline() {
-        let Some(prepared) = args.flow.prepare_pipeline(out)? else { return Ok(Exit::Invalid) };
-        draw(args, &Graph::of_pipeline(&prepared.plan), out)?;
-        return Ok(args.flow.exit_with(&prepared.warnings));
+    match args.flow.kind() {
+        DocumentKind::Flow => {}
+        DocumentKind::Pipeline => {
+            let Some(prepared) = args.flow.prepare_pipeline(out)? else { return Ok(Exit::Invalid) };
+            draw(args, &Graph::of_pipeline(&prepared.plan), out)?;
+            return Ok(args.flow.exit_with(&prepared.warnings));
+        }
+        DocumentKind::Stream => {
+            let Some(prepared) = args.flow.prepare_stream(out)? else { return Ok(Exit::Invalid) };
+            let graph = match (&prepared.plan.handle, &prepared.pipeline) {
+                (Handle::Batch(batch), _) => Graph::of(&batch.flow),
+                (Handle::Pipeline(_), pipeline) => {
+                    Graph::of_pipeline(&pipeline.as_ref().expect("it was prepared with the stream").plan)
+                }
+            };
+            draw(args, &graph, out)?;
+            return Ok(args.flow.exit_with(&prepared.warnings));
+        }
     }
     let Some(prepared) = args.flow.prepare(out)? else { return Ok(Exit::Invalid) };
     let plan = &prepared.plan;

@@ -18,6 +18,7 @@ mod schema;
 mod select;
 mod serve;
 mod signals;
+mod stream;
 mod test;
 
 use std::io::Write;

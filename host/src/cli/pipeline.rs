@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::MultiProgress;
+use pype_core::name::NodeId;
 use pype_core::pipeline::context::Context;
-use pype_core::template::SecretUse;
+use pype_core::template::{self, SecretUse};
 use pype_plugin::host::LibraryFacts;
 use pype_plugin::queue::{Job, JobState};
 use pype_plugin::{Error, ErrorKind};
@@ -29,7 +31,7 @@ use crate::observe::spans::{self, Exporter, Spans};
 use crate::pipeline::{
     Answer, Asked, Failed, Metrics, Observer, OpenError, Opened, ServeError, Surroundings, Worker, WorkerLimits,
 };
-use crate::prepare::{DocumentKind, PrepareError, PreparedPipeline, kind_of, prepare_pipeline};
+use crate::prepare::{DocumentKind, LibraryFile, PrepareError, PreparedPipeline, kind_of, prepare_pipeline};
 use crate::run::LibraryServices;
 use crate::secret::{self, Origin, SecretError, Secrets};
 
@@ -61,6 +63,8 @@ pub(super) struct Host {
     loader: Loader<LibraryServices>,
     /// Of all pipelines.
     pub(super) metrics: Metrics,
+    /// What is drawn on it stays below the log.
+    pub(super) terminal: MultiProgress,
     log: Log,
     _writer: Writer,
     threads: usize,
@@ -72,9 +76,11 @@ impl Host {
     pub(super) fn start(args: &HostArgs) -> Result<Self, Failure> {
         let budget = Budget::new(args.threads);
         budget.announce();
-        let (log, writer) = start_log_to(args.log.clone(), args.log_format, |line| {
+        let terminal = MultiProgress::new();
+        let above = terminal.clone();
+        let (log, writer) = start_log_to(args.log.clone(), args.log_format, move |line| {
             // Standard error is the last resort: if it is gone, there is nobody to tell.
-            drop(writeln!(std::io::stderr(), "{line}"));
+            above.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
         });
         let runtime = runtime()?;
         let stop = CancellationToken::new();
@@ -82,7 +88,7 @@ impl Host {
         let facts = LibraryFacts { threads: budget.blocking };
         let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
         let (spans, metrics, threads) = (Spans::default(), Metrics::default(), budget.blocking);
-        Ok(Self { _exporter: None, spans, runtime, stop, loader, metrics, log, _writer: writer, threads })
+        Ok(Self { _exporter: None, spans, runtime, stop, loader, metrics, terminal, log, _writer: writer, threads })
     }
 
     /// From now on runs and jobs are traced, if the environment asks for it.
@@ -96,13 +102,25 @@ impl Host {
     /// What the stages of a pipeline have around them. From now on the log and its spans mask its secrets.
     pub(super) fn around(&self, ready: &Ready) -> Surroundings {
         let Ready { prepared, secrets } = ready;
+        let (context, folder) = (prepared.context.clone(), prepared.folder.clone());
+        self.surroundings(context, folder, prepared.libraries.clone(), secrets)
+    }
+
+    /// What the modules of a document have around them.
+    pub(super) fn surroundings(
+        &self,
+        context: template::Context,
+        folder: PathBuf,
+        libraries: BTreeMap<NodeId, LibraryFile>,
+        secrets: &Secrets,
+    ) -> Surroundings {
         self.log.hide(secrets.redactor());
         self.spans.hide(secrets.redactor());
         Surroundings {
-            context: prepared.context.clone(),
+            context,
             secrets: secrets.clone(),
-            folder: prepared.folder.clone(),
-            libraries: prepared.libraries.clone(),
+            folder,
+            libraries,
             threads: self.threads,
             log: self.log.clone(),
             observer: told(),
@@ -124,6 +142,11 @@ impl Host {
             }
             opened
         })
+    }
+
+    /// Opens a pipeline whose secrets are there.
+    pub(super) fn open_with(&self, prepared: PreparedPipeline, secrets: &Secrets) -> Result<Arc<Opened>, Failure> {
+        self.open(&Ready { prepared, secrets: secrets.clone() }, &[])
     }
 
     /// Opens all of them.
@@ -167,29 +190,50 @@ pub(super) fn with_secrets_of_queue(prepared: PreparedPipeline, origin: Option<&
     Ok(ready.pop().expect("as many as were given"))
 }
 
+/// Asks for the secrets of one document, as [`with_secrets`] does for pipelines.
+pub(super) fn fetched(origin: Option<&Origin>, uses: &[SecretUse], document: &Path) -> Result<Secrets, Failure> {
+    let secrets = fetch_in(&asking()?, origin, uses, document);
+    forget_variables();
+    secrets
+}
+
 /// Takes what it has asked for out of the environment: plugins share that.
 fn with(
     prepared: Vec<PreparedPipeline>,
     origin: Option<&Origin>,
     uses: impl Fn(&PreparedPipeline) -> Vec<SecretUse>,
 ) -> Result<Vec<Ready>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|cause| failed("start the runtime", cause))?;
+    let runtime = asking()?;
     let one = |prepared: PreparedPipeline| {
-        let uses = uses(&prepared);
-        match runtime.block_on(secret::fetch(origin, &uses, &prepared.plan.source().path)) {
-            Ok(secrets) => Ok(Ready { prepared, secrets }),
-            Err(SecretError::Missing(missing)) => {
-                print_text(&missing)?;
-                Err(SecretError::Missing(missing).into())
-            }
-            Err(error) => Err(error.into()),
-        }
+        let secrets = fetch_in(&runtime, origin, &uses(&prepared), &prepared.plan.source().path)?;
+        Ok(Ready { prepared, secrets })
     };
     let ready = prepared.into_iter().map(one).collect();
     drop(runtime);
     forget_variables();
     ready
+}
+
+/// The runtime that secrets are asked for in: gone, with its threads, before anything else begins.
+fn asking() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|cause| failed("start the runtime", cause))
+}
+
+/// Secrets; those that are not there are printed.
+fn fetch_in(
+    runtime: &Runtime,
+    origin: Option<&Origin>,
+    uses: &[SecretUse],
+    document: &Path,
+) -> Result<Secrets, Failure> {
+    match runtime.block_on(secret::fetch(origin, uses, document)) {
+        Err(SecretError::Missing(missing)) => {
+            print_text(&missing)?;
+            Err(SecretError::Missing(missing).into())
+        }
+        secrets => Ok(secrets?),
+    }
 }
 
 /// Every failure goes to the log.

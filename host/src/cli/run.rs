@@ -22,16 +22,17 @@ use super::progress::Progress;
 use super::render::{self, Failure, Style};
 use super::select::{Part, SelectArgs};
 use super::signals;
+use super::stream;
 use crate::artifact::{Policy, RamLimit};
 use crate::loader::Loader;
 use crate::observe::log::{self, Filter, Log, Writer};
-use crate::prepare::Prepared;
+use crate::prepare::{DocumentKind, Prepared};
 use crate::run::services::Shared;
 use crate::run::{self, Job, LibraryServices, Limits, Mocks, Store};
 use crate::runs::{self, Journal, PastRun, RunFolder, RunsError, Which};
 use crate::secret::{self, Origin, SecretError, Secrets};
 
-/// Runs a flow, and shows what happens; or a pipeline, once.
+/// Runs a flow, and shows what happens; or a pipeline, once; or a stream, until it is stopped.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -44,6 +45,7 @@ Examples:
   pype run flow.yaml --resume               where the last run of this flow stopped
   pype run flow.yaml --json | jq .event     one event a line
   pype run upload.yaml --input ctx.json     a pipeline: its result, or the id of its job
+  pype run orders.yaml                      a stream, until Ctrl-C or SIGTERM: what is done by then is committed
 
 Secrets, for {{secret.db.password}} in configs:
   PYPE_SECRET_DB_PASSWORD=… pype run flow.yaml
@@ -106,9 +108,14 @@ pub(crate) enum LogFormat {
 }
 
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    if args.flow.is_pipeline() {
-        let host = HostArgs { log: args.log.clone(), log_format: args.log_format, threads: args.threads };
-        return pipeline::run(&args.flow, args.input.as_deref(), args.wait, &host, args.secrets.origin(), out);
+    let host = || HostArgs { log: args.log.clone(), log_format: args.log_format, threads: args.threads };
+    let origin = args.secrets.origin();
+    match args.flow.kind() {
+        DocumentKind::Flow => {}
+        DocumentKind::Pipeline => {
+            return pipeline::run(&args.flow, args.input.as_deref(), args.wait, &host(), origin, out);
+        }
+        DocumentKind::Stream => return stream::run(&args.flow, &host(), origin, out),
     }
     let Some(Part { prepared, left_out }) = args.part.prepare(&args.flow, out)? else { return Ok(Exit::Invalid) };
     if !prepared.warnings.is_empty() {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
-use pype_core::{flow, pipeline};
+use pype_core::{flow, pipeline, stream};
 
 use super::Exit;
 use super::registry::RegistryChoice;
@@ -31,6 +31,8 @@ enum Document {
     Flow,
     /// A pipeline, with the modules of the registry.
     Pipeline,
+    /// A stream, with the modules of the registry.
+    Stream,
 }
 
 /// `pype schema`.
@@ -39,6 +41,7 @@ pub(crate) fn schema(args: &SchemaArgs, out: &mut dyn Write) -> Result<Exit, Fai
     let schema = match args.document {
         Document::Flow => flow::schema::schema_with(&registry.catalog),
         Document::Pipeline => pipeline::schema_with(&registry.catalog),
+        Document::Stream => stream::schema_with(&registry.catalog),
     };
     let text = serde_json::to_string_pretty(&schema).expect("a schema is plain data");
     writeln!(out, "{text}")?;

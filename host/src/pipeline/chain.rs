@@ -1,16 +1,14 @@
 //! One run of a pipeline, or of its rest, from stage to stage.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pype_core::catalog::ModuleKind;
 use pype_core::pipeline::context::Context;
 use pype_core::pipeline::envelope::Envelope;
-use pype_plugin::host::Chain;
+use pype_plugin::host::{Chain, Going, Returned};
 use pype_plugin::queue::{Accepted, NewJob};
-use pype_plugin::{ContextStore, Error, ErrorKind, Field, Next, PipelineContext, Result, RunFacts};
+use pype_plugin::{ContextStore, Error, ErrorKind, Field, PipelineContext, Result, RunFacts};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -57,11 +55,11 @@ impl Opened {
         let answer = self.answer(context, Asked { trace, ..asked }).await;
         span.end(answer.as_ref().err());
         let outcome = match &answer {
-            Ok(Answer::Done(_)) => "done",
-            Ok(Answer::Accepted(_)) => "accepted",
-            Err(_) => "failed",
+            Ok(Answer::Done(_)) => &self.runs.done,
+            Ok(Answer::Accepted(_)) => &self.runs.accepted,
+            Err(_) => &self.runs.failed,
         };
-        self.metrics.ran(self.plan.name().as_str(), outcome, began.elapsed());
+        self.runs.count(outcome, began.elapsed());
         answer
     }
 
@@ -77,8 +75,8 @@ impl Opened {
             ..RunFacts::default()
         };
         let ctx = RunContext { plan: self.plan.clone(), context, facts: Arc::new(facts) };
-        let run = Run::of(self);
-        let result = run.clone().bounded(0, ctx.clone()).await;
+        let run = Run::of(self, &ctx);
+        let result = run.bounded(0, ctx.clone()).await.and_then(|returned| returned.read());
         match (run.accepted.get(), result) {
             // What a stage before the dispatch made of it, or whether it failed then: the job is there.
             (Some(accepted), _) => Ok(Answer::Accepted(accepted.clone())),
@@ -94,71 +92,70 @@ impl Opened {
 
     /// Runs the rest of a job.
     pub(super) async fn resume(self: &Arc<Self>, at: usize, ctx: RunContext) -> Result<Value> {
-        Run::of(self).bounded(at, ctx).await
+        Run::of(self, &ctx).bounded(at, ctx).await?.read()
     }
 
     /// Gives what has failed for good to the dead-letter stage, if there is one.
     pub(super) async fn bury(self: &Arc<Self>, mut ctx: RunContext, error: &Error) {
-        let Some(stage) = self.dead_letter.clone() else { return };
+        let Some(stage) = &self.dead_letter else { return };
         if let Err(refused) = ctx.set("error", Field::Json(json!(error))) {
             tracing::warn!("the dead letter lacks its error: {refused}");
         }
-        if let Err(error) = Run::of(self).execute(&stage, self.stages.len(), ctx).await {
+        let run = Run::of(self, &ctx);
+        if let Err(error) = stage.execute(ctx, &run, self.stages.len()).end().await {
             tracing::error!(pipeline = self.plan.name().as_str(), "the dead letter was not taken: {error}");
         }
     }
 }
 
-struct Run {
+/// One run, or one attempt of a job.
+pub(super) struct Run {
     opened: Arc<Opened>,
+    facts: Arc<RunFacts>,
     accepted: OnceLock<Accepted>,
 }
 
-type Going = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
-
 impl Run {
-    fn of(opened: &Arc<Opened>) -> Arc<Self> {
-        Arc::new(Self { opened: opened.clone(), accepted: OnceLock::new() })
+    fn of(opened: &Arc<Opened>, ctx: &RunContext) -> Arc<Self> {
+        Arc::new(Self { opened: opened.clone(), facts: ctx.facts.clone(), accepted: OnceLock::new() })
     }
 
-    async fn bounded(self: Arc<Self>, at: usize, ctx: RunContext) -> Result<Value> {
-        let Some(time) = self.opened.plan.settings().timeout else { return self.go_on(at, ctx).await };
-        let observer = self.opened.observer.clone();
-        let told = ctx.clone();
-        tokio::time::timeout(time, self.go_on(at, ctx)).await.unwrap_or_else(|_| {
+    async fn bounded(self: &Arc<Self>, at: usize, ctx: RunContext) -> Result<Returned> {
+        let Some(time) = self.opened.plan.settings().timeout else { return self.go_on(at, ctx).end().await };
+        let end = tokio::time::Instant::now() + time;
+        tokio::time::timeout_at(end, self.go_on(at, ctx).end()).await.unwrap_or_else(|_| {
             let message = format!("it took longer than {} s", time.as_secs_f64());
             let error = Error::new(ErrorKind::TimedOut, "timed-out", message).retryable(true);
-            observer(&Failed::of(&told, "settings.timeout_s", told.facts.attempt, error.clone(), None));
+            self.tell("settings.timeout_s", self.facts.attempt, &error, None);
             Err(error)
         })
     }
 
     /// Runs the stages from `at` on.
-    fn go_on(self: Arc<Self>, at: usize, ctx: RunContext) -> Going {
-        // A chain of futures, each in the one before: without the box it would hold itself.
-        Box::pin(async move {
-            let Some(stage) = self.opened.stages.get(at).cloned() else {
-                return Ok(ctx.context.to_json_without_bytes());
-            };
-            match stage.stage.kind() {
-                ModuleKind::Dispatch => {
-                    let span = spans::of_dispatch(&self.opened.spans, &ctx, &stage.stage);
-                    let ctx = spans::inside(&span, ctx);
-                    let sent = self.dispatch(&stage, &ctx).await;
-                    spans::dispatched(span, &sent);
-                    sent.inspect_err(|error| {
-                        (self.opened.observer)(&Failed::of(&ctx, stage.stage.id.as_str(), 1, error.clone(), None));
-                    })
-                }
-                _ => self.execute(&stage, at + 1, ctx).await,
+    fn go_on(self: &Arc<Self>, at: usize, ctx: RunContext) -> Going {
+        let Some(stage) = self.opened.stages.get(at) else {
+            return Going::Over(Ok(ctx.context.to_json_without_bytes().into()));
+        };
+        match stage.stage.kind() {
+            ModuleKind::Dispatch => {
+                let (run, stage) = (self.clone(), stage.clone());
+                Going::later(async move { run.hand_over(&stage, ctx).await.map(Returned::from) })
             }
-        })
+            _ => stage.execute(ctx, self, at + 1),
+        }
     }
 
-    async fn execute(self: Arc<Self>, stage: &OpenStage, next: usize, ctx: RunContext) -> Result<Value> {
-        let observer = self.opened.observer.clone();
-        let rest = |passage| Next::new(Rest { run: self.clone(), at: next, passage });
-        stage.execute(&ctx, rest, &observer).await
+    /// Tells the observer that an attempt has failed.
+    pub(super) fn tell(&self, stage: &str, attempt: u32, error: &Error, again_after: Option<Duration>) {
+        (self.opened.observer)(&Failed::of(&self.facts, stage, attempt, error.clone(), again_after));
+    }
+
+    async fn hand_over(&self, stage: &OpenStage, ctx: RunContext) -> Result<Value> {
+        let span = spans::of_dispatch(&self.opened.spans, &ctx, &stage.stage);
+        let ctx = spans::inside(&span, ctx);
+        let sent = self.dispatch(stage, &ctx).await;
+        spans::dispatched(span, &sent);
+        sent.inspect_err(|error| self.tell(stage.stage.id.as_str(), 1, error, None))
     }
 
     async fn dispatch(&self, stage: &OpenStage, ctx: &RunContext) -> Result<Value> {
@@ -230,19 +227,51 @@ fn asked(envelope: &Envelope) -> String {
     hex::encode(hash.finalize())
 }
 
-/// What a stage goes on with.
-struct Rest {
+/// What an attempt of a stage goes on with.
+pub(super) struct Rest {
     run: Arc<Run>,
     at: usize,
-    passage: Arc<Passage>,
+    pub(super) passage: Passage,
+}
+
+impl Rest {
+    pub(super) fn new(run: &Arc<Run>, at: usize, passage: Passage) -> Self {
+        Self { run: run.clone(), at, passage }
+    }
 }
 
 impl Chain for Rest {
-    fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + 'static {
-        let (run, at, passage) = (self.run.clone(), self.at, self.passage.clone());
-        async move {
-            let ctx = ctx.into_store::<RunContext>()?;
-            passage.pass(run.go_on(at, ctx)).await
+    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+        let ctx = match ctx.into_store::<RunContext>() {
+            Ok(ctx) => ctx,
+            Err(foreign) => return Going::Over(Err(foreign)),
+        };
+        let inside = Inside::of(self);
+        inside.rest.run.go_on(inside.rest.at, ctx).map(|result| inside.end(result))
+    }
+}
+
+/// A run of the rest. However it ends, also when it is dropped, the stage's own time goes on.
+struct Inside {
+    rest: Arc<Rest>,
+}
+
+impl Inside {
+    fn of(rest: Arc<Rest>) -> Self {
+        rest.passage.enter();
+        Self { rest }
+    }
+
+    fn end(self, result: Result<Returned>) -> Result<Returned> {
+        if result.is_err() {
+            self.rest.passage.fail();
         }
+        result
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.rest.passage.leave();
     }
 }

@@ -3,12 +3,13 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pype_plugin::Result;
+use pype_plugin::descriptor::ModuleDescriptor;
 use pype_plugin::host::{HostServices, Instance, Library, NodeFacts};
+use pype_plugin::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 /// All that opening one more takes.
-pub(super) struct Opener<S> {
+pub(crate) struct Opener<S> {
     pub(super) library: Library,
     pub(super) module: String,
     pub(super) configs: Value,
@@ -18,17 +19,41 @@ pub(super) struct Opener<S> {
     pub(super) exclusive: bool,
 }
 
+impl<S: HostServices> Opener<S> {
+    /// One more instance.
+    ///
+    /// # Errors
+    /// What the module says.
+    pub(crate) async fn open(&self) -> Result<Instance> {
+        self.library.open(&self.module, &self.configs, &self.facts, self.services.clone()).await
+    }
+
+    /// What the module says of itself.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn describe(&self) -> Result<ModuleDescriptor> {
+        let described = self.library.describe()?.modules.into_iter().find(|one| one.name == self.module);
+        described.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "unknown-module", format!("the library has no module `{}`", self.module))
+        })
+    }
+}
+
 pub(super) struct Instances<S> {
     opener: Opener<S>,
+    first: Arc<Instance>,
     // Locked for one look or one change.
     idle: Mutex<Vec<Arc<Instance>>>,
-    all: Mutex<Vec<Arc<Instance>>>,
+    others: Mutex<Vec<Arc<Instance>>>,
 }
 
 /// An instance, for one run.
-pub(super) struct Taken<'a, S> {
-    instance: Arc<Instance>,
-    instances: &'a Instances<S>,
+pub(super) enum Taken<'a> {
+    /// Others may use it too.
+    Shared(&'a Instance),
+    /// It is idle again afterwards.
+    Alone { instance: Arc<Instance>, idle: &'a Mutex<Vec<Arc<Instance>>> },
 }
 
 impl<S: HostServices> Instances<S> {
@@ -37,58 +62,64 @@ impl<S: HostServices> Instances<S> {
     /// # Errors
     /// What the module says.
     pub(super) async fn open(opener: Opener<S>) -> Result<Self> {
-        let instances = Self { opener, idle: Mutex::default(), all: Mutex::default() };
-        let first = instances.one_more().await?;
-        held(&instances.idle).push(first);
-        Ok(instances)
+        let first = Arc::new(opener.open().await?);
+        Ok(Self { opener, idle: Mutex::new(vec![first.clone()]), first, others: Mutex::default() })
+    }
+
+    /// The instance of all runs, if there is one.
+    pub(super) fn shared(&self) -> Option<&Instance> {
+        (!self.opener.exclusive).then_some(&*self.first)
     }
 
     /// An instance for one run, opened if all are in use.
     ///
     /// # Errors
     /// What the module says when it is opened.
-    pub(super) async fn take(&self) -> Result<Taken<'_, S>> {
-        let instance = match self.opener.exclusive {
-            false => Some(self.first()),
-            true => held(&self.idle).pop(),
-        };
-        let instance = match instance {
+    pub(super) async fn take(&self) -> Result<Taken<'_>> {
+        if let Some(instance) = self.shared() {
+            return Ok(Taken::Shared(instance));
+        }
+        let idle = held(&self.idle).pop();
+        let instance = match idle {
             Some(instance) => instance,
             None => self.one_more().await?,
         };
-        Ok(Taken { instance, instances: self })
+        Ok(Taken::Alone { instance, idle: &self.idle })
     }
 
     /// The one that was opened first.
-    pub(super) fn first(&self) -> Arc<Instance> {
-        held(&self.all).first().expect("the first is open as long as these are").clone()
+    pub(super) fn first(&self) -> &Arc<Instance> {
+        &self.first
     }
 
     async fn one_more(&self) -> Result<Arc<Instance>> {
-        let Opener { library, module, configs, facts, services, .. } = &self.opener;
-        let opened = Arc::new(library.open(module, configs, facts, services.clone()).await?);
-        held(&self.all).push(opened.clone());
+        let opened = Arc::new(self.opener.open().await?);
+        held(&self.others).push(opened.clone());
         Ok(opened)
     }
 
     /// All of them, to be closed.
     pub(super) fn all(&self) -> Vec<Arc<Instance>> {
-        held(&self.all).clone()
+        let others = held(&self.others);
+        std::iter::once(&self.first).chain(others.iter()).cloned().collect()
     }
 }
 
-impl<S> Deref for Taken<'_, S> {
+impl Deref for Taken<'_> {
     type Target = Instance;
 
     fn deref(&self) -> &Instance {
-        &self.instance
+        match self {
+            Self::Shared(instance) => instance,
+            Self::Alone { instance, .. } => instance,
+        }
     }
 }
 
-impl<S> Drop for Taken<'_, S> {
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        if self.instances.opener.exclusive {
-            held(&self.instances.idle).push(self.instance.clone());
+        if let Self::Alone { instance, idle } = self {
+            held(idle).push(instance.clone());
         }
     }
 }

@@ -3,13 +3,12 @@
 //! They are there before the job is accepted, and until it has succeeded or is forgotten: a job that failed may be
 //! retried.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pype_core::pipeline::context::{ContextSpec, FieldType};
 use pype_core::pipeline::envelope::{Blob, Envelope};
 use pype_core::pipeline::plan::Plan;
-use pype_plugin::host::Chain;
+use pype_plugin::host::{Chain, Going};
 use pype_plugin::{Bytes, ContextStore, Error, ErrorKind, Field, Next, PipelineContext, Result, RunFacts};
 use serde_json::{Value, json};
 
@@ -116,11 +115,11 @@ fn damaged(field: &str, uri: &str, why: &str) -> Error {
 async fn carry(stage: &OpenStage, name: &str, content: Option<Bytes>) -> Result<Option<Bytes>> {
     let mut attempt = 1;
     loop {
-        let carried = Carried::default();
+        let carried = Arc::new(Carried::default());
         let parcel = Parcel { name: name.to_owned(), content: content.clone() };
         let instance = stage.instances.take().await?;
         let next = Next::new(carried.clone());
-        let error = match instance.execute(PipelineContext::new(parcel), next).await {
+        let error = match instance.execute(PipelineContext::new(parcel), next).end().await {
             Ok(_) => return Ok(carried.0.lock().unwrap_or_else(PoisonError::into_inner).take()),
             Err(error) => stage.redactor.error(error),
         };
@@ -167,15 +166,14 @@ impl ContextStore for Parcel {
 }
 
 /// The end of its chain, which keeps the bytes.
-#[derive(Clone, Default)]
-struct Carried(Arc<Mutex<Option<Bytes>>>);
+#[derive(Default)]
+struct Carried(Mutex<Option<Bytes>>);
 
 impl Chain for Carried {
-    fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + 'static {
-        let parcel = ctx.into_store::<Parcel>().map(|parcel| {
+    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+        Going::Over(ctx.into_store::<Parcel>().map(|parcel| {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = parcel.content;
-            Value::Null
-        });
-        std::future::ready(parcel)
+            Value::Null.into()
+        }))
     }
 }

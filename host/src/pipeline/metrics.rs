@@ -75,11 +75,15 @@ impl Metrics {
         text
     }
 
-    /// One run of the caller's part is over.
-    pub(super) fn ran(&self, pipeline: &str, outcome: &'static str, took: Duration) {
-        let labels = Pipeline { pipeline: pipeline.to_owned() };
-        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
-        self.runs.get_or_create(&Outcome { pipeline: pipeline.to_owned(), outcome }).inc();
+    /// Where the runs of a pipeline are counted. From now on they are in the text, if there are none yet too.
+    pub(super) fn runs(&self, pipeline: &str) -> Runs {
+        let counter = |outcome| self.runs.get_or_create(&Outcome { pipeline: pipeline.to_owned(), outcome }).clone();
+        Runs {
+            seconds: self.seconds.get_or_create(&Pipeline { pipeline: pipeline.to_owned() }).clone(),
+            done: counter("done"),
+            accepted: counter("accepted"),
+            failed: counter("failed"),
+        }
     }
 
     /// A worker has a job, until what is given back is dropped.
@@ -111,6 +115,22 @@ impl Metrics {
     }
 }
 
+/// The runs of one pipeline: of the caller's part, by how they ended.
+pub(super) struct Runs {
+    seconds: Histogram,
+    pub(super) done: Counter,
+    pub(super) accepted: Counter,
+    pub(super) failed: Counter,
+}
+
+impl Runs {
+    /// One is over, which `outcome` counts.
+    pub(super) fn count(&self, outcome: &Counter, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        outcome.inc();
+    }
+}
+
 /// A job at work.
 pub(super) struct AtWork(Gauge);
 
@@ -127,14 +147,16 @@ mod tests {
     #[test]
     fn what_is_counted_is_in_the_text() {
         let metrics = Metrics::default();
-        metrics.ran("upload", "accepted", Duration::from_millis(3));
-        metrics.ran("upload", "accepted", Duration::from_millis(3));
+        let runs = metrics.runs("upload");
+        runs.count(&runs.accepted, Duration::from_millis(3));
+        runs.count(&runs.accepted, Duration::from_millis(3));
         metrics.concluded("upload", "dead");
         let _at_work = metrics.works("upload");
         drop(metrics.works("upload"));
         let text = metrics.text();
         for line in [
             "pype_runs_total{pipeline=\"upload\",outcome=\"accepted\"} 2",
+            "pype_runs_total{pipeline=\"upload\",outcome=\"failed\"} 0",
             "pype_run_seconds_count{pipeline=\"upload\"} 2",
             "pype_jobs_total{pipeline=\"upload\",outcome=\"dead\"} 1",
             "pype_jobs_at_work{pipeline=\"upload\"} 1",

@@ -27,3 +27,6 @@ pub use self::open::{OpenError, Opened, Surroundings, forget_large, open_queue};
 pub use self::serve::{ServeError, Server, ServerLimits};
 pub use self::stage::{Failed, Observer};
 pub use self::worker::{Worker, WorkerLimits};
+
+pub(crate) use self::instances::Opener;
+pub(crate) use self::open::{Here, StageServices, ToOpen};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pype_core::catalog::ModuleKind;
-use pype_core::name::NodeId;
+use pype_core::catalog::{ModuleEntry, ModuleKind};
+use pype_core::document::{Source, SpanMap};
+use pype_core::name::{ModuleName, NodeId};
 use pype_core::pipeline::plan::{Plan, Stage};
 use pype_core::template::{self, Globals, Scope};
 use pype_plugin::host::{HostServices, Instance, NodeFacts};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::instances::{Instances, Opener};
 use super::large::{self, LargeStore};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Runs};
 use super::stage::{Observer, OpenStage};
 use crate::loader::{LoadError, Loaded, Loader};
 use crate::observe::log::{Level, Log, Record};
@@ -57,6 +58,7 @@ pub struct Opened {
     pub(super) large: Option<LargeStore>,
     pub(super) observer: Observer,
     pub(super) metrics: Metrics,
+    pub(super) runs: Runs,
     pub(super) spans: Spans,
     /// Told to stages when what is under way is to end at once.
     pub(super) cancel: CancellationToken,
@@ -65,10 +67,10 @@ pub struct Opened {
     pub(super) _scratch: TempDir,
 }
 
-/// What the stages of one opened pipeline share.
-struct Here {
-    scratch: PathBuf,
-    cancel: CancellationToken,
+/// What the modules of one opened document share.
+pub(crate) struct Here {
+    pub(crate) scratch: PathBuf,
+    pub(crate) cancel: CancellationToken,
 }
 
 /// Why a pipeline is not open.
@@ -112,6 +114,7 @@ impl Opened {
             large: None,
             observer: around.metrics.counting(around.observer.clone()),
             metrics: around.metrics.clone(),
+            runs: around.metrics.runs(plan.name().as_str()),
             spans: around.spans.clone(),
             cancel: cancel.clone(),
             queue_key: None,
@@ -160,7 +163,7 @@ impl Opened {
     /// The queue, if there is a dispatch.
     pub fn queue(&self) -> Option<Arc<Instance>> {
         let at = self.plan.resume_at().checked_sub(1).filter(|_| self.plan.dispatch().is_some())?;
-        Some(self.stages[at].instances.first())
+        Some(self.stages[at].instances.first().clone())
     }
 
     /// The same for all pipelines with the same queue.
@@ -191,7 +194,7 @@ pub async fn open_queue(
         Some(stage) => {
             let here = Here { scratch: std::env::temp_dir(), cancel: CancellationToken::new() };
             let (opened, _) = open_stage(plan, stage, around, &here, loader).await?;
-            Ok(Some(opened.instances.first()))
+            Ok(Some(opened.instances.first().clone()))
         }
         None => Ok(None),
     }
@@ -225,44 +228,83 @@ async fn open_stage(
     here: &Here,
     loader: &Loader<LibraryServices>,
 ) -> Result<(OpenStage, Value), OpenError> {
-    let file = &around.libraries[&stage.id];
-    let Loaded { library, .. } = loader.load(&file.path, file.sha256.as_ref())?;
-    let failed = |error| OpenError::Stage { pipeline: plan.name().to_string(), stage: stage.id.clone(), error };
-    let configs = configs(plan, stage, around).map_err(failed)?;
-    let facts = NodeFacts {
-        node_id: stage.id.to_string(),
-        threads: around.threads,
-        temp_dir: here.scratch.clone(),
-        folder: around.folder.clone(),
-        ..NodeFacts::default()
+    let module = ToOpen {
+        document: plan.name().as_str(),
+        id: &stage.id,
+        module: &stage.module,
+        entry: &stage.entry,
+        configs: &stage.configs,
+        spans: &stage.spans,
+        source: plan.source(),
     };
-    let services = Arc::new(StageServices {
-        log: around.log.clone(),
-        spans: around.spans.clone(),
-        pipeline: plan.name().to_string(),
-        stage: stage.id.to_string(),
-        cancel: here.cancel.clone(),
-    });
-    let described = library.describe().map_err(failed)?;
-    let exclusive = described.modules.iter().any(|one| one.name == stage.module.as_str() && one.exclusive);
-    let module = stage.module.to_string();
-    let opener = Opener { library, module, configs: configs.clone(), facts, services, exclusive };
-    let instances = Instances::open(opener).await.map_err(failed)?;
+    let opener = module.opener(around, here, loader)?;
+    let configs = opener.configs.clone();
+    let instances = Instances::open(opener).await.map_err(module.failed())?;
     let redactor = around.secrets.redactor().clone();
     Ok((OpenStage { stage: stage.clone(), instances, redactor, spans: around.spans.clone() }, configs))
 }
 
-/// The configs with templates filled in and paths made absolute.
-fn configs(plan: &Plan, stage: &Stage, around: &Surroundings) -> Result<Value> {
-    let globals = Globals::new();
-    let secret = around.secrets.lookup();
-    let scope = Scope { context: &around.context, globals: &globals, env: &secret::environment, iter: None, secret };
-    let configs = template::render(&stage.configs, &stage.spans, &scope, plan.source());
-    settled(&stage.entry, configs, &around.folder)
+/// A module of a document, before it is opened.
+#[derive(Clone, Copy)]
+pub(crate) struct ToOpen<'a> {
+    /// The name of the pipeline or stream.
+    pub(crate) document: &'a str,
+    pub(crate) id: &'a NodeId,
+    pub(crate) module: &'a ModuleName,
+    pub(crate) entry: &'a ModuleEntry,
+    pub(crate) configs: &'a Value,
+    pub(crate) spans: &'a SpanMap,
+    pub(crate) source: &'a Source,
+}
+
+impl ToOpen<'_> {
+    /// With templates filled in and paths made absolute.
+    pub(crate) fn opener(
+        &self,
+        around: &Surroundings,
+        here: &Here,
+        loader: &Loader<LibraryServices>,
+    ) -> Result<Opener<StageServices>, OpenError> {
+        let file = &around.libraries[self.id];
+        let Loaded { library, .. } = loader.load(&file.path, file.sha256.as_ref())?;
+        let configs = self.configs(around).map_err(self.failed())?;
+        let facts = NodeFacts {
+            node_id: self.id.to_string(),
+            threads: around.threads,
+            temp_dir: here.scratch.clone(),
+            folder: around.folder.clone(),
+            ..NodeFacts::default()
+        };
+        let services = Arc::new(StageServices {
+            log: around.log.clone(),
+            spans: around.spans.clone(),
+            pipeline: self.document.to_owned(),
+            stage: self.id.to_string(),
+            cancel: here.cancel.clone(),
+        });
+        let described = library.describe().map_err(self.failed())?;
+        let exclusive = described.modules.iter().any(|one| one.name == self.module.as_str() && one.exclusive);
+        let module = self.module.to_string();
+        Ok(Opener { library, module, configs, facts, services, exclusive })
+    }
+
+    fn configs(&self, around: &Surroundings) -> Result<Value> {
+        let globals = Globals::new();
+        let secret = around.secrets.lookup();
+        let scope =
+            Scope { context: &around.context, globals: &globals, env: &secret::environment, iter: None, secret };
+        let configs = template::render(self.configs, self.spans, &scope, self.source);
+        settled(self.entry, configs, &around.folder)
+    }
+
+    pub(crate) fn failed(&self) -> impl FnOnce(Error) -> OpenError + use<> {
+        let (pipeline, stage) = (self.document.to_owned(), self.id.clone());
+        move |error| OpenError::Stage { pipeline, stage, error }
+    }
 }
 
 /// What a stage may ask of the host.
-pub(super) struct StageServices {
+pub(crate) struct StageServices {
     pub(super) log: Log,
     pub(super) spans: Spans,
     pub(super) pipeline: String,

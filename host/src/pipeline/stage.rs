@@ -1,20 +1,23 @@
 //! One stage: its instance, when it is tried again, and how long it may take.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pype_core::pipeline::plan::Stage;
 use pype_core::retry::Retry;
-use pype_plugin::{Error, ErrorKind, Next, PipelineContext, Result};
-use serde_json::Value;
+use pype_plugin::host::{Going, Returned};
+use pype_plugin::{Error, ErrorKind, Next, PipelineContext, Result, RunFacts};
 use tokio::time::Instant;
 
+use super::chain::{Rest, Run};
 use super::context::RunContext;
 use super::instances::Instances;
 use super::open::StageServices;
 use super::spans;
-use crate::observe::spans::Spans;
+use crate::clock::random;
+use crate::observe::spans::{Span, Spans};
 use crate::secret::Redactor;
 
 /// How long an instance may take to close.
@@ -38,8 +41,8 @@ pub struct Failed {
 }
 
 impl Failed {
-    pub(super) fn of(run: &RunContext, stage: &str, attempt: u32, error: Error, again_after: Option<Duration>) -> Self {
-        let (pipeline, job) = (run.facts.pipeline.clone(), run.facts.job_id.clone());
+    pub(super) fn of(run: &RunFacts, stage: &str, attempt: u32, error: Error, again_after: Option<Duration>) -> Self {
+        let (pipeline, job) = (run.pipeline.clone(), run.job_id.clone());
         Self { pipeline, stage: stage.to_owned(), job, attempt, error, again_after }
     }
 }
@@ -55,9 +58,63 @@ pub(super) struct OpenStage {
     pub(super) spans: Spans,
 }
 
-/// What a stage has of the rest of its chain: whether it got there, and how long that took, which is not its own time.
-#[derive(Default)]
+/// An attempt of a stage, begun.
+struct Attempt {
+    work: Going,
+    rest: Arc<Rest>,
+    span: Span,
+}
+
+/// What an attempt of a stage has of the rest of its chain: whether it got there, and, if its time is limited, how long that
+/// took, which is not its own time.
 pub(super) struct Passage {
+    passed: AtomicBool,
+    failed: AtomicBool,
+    clock: Option<Box<Clock>>,
+}
+
+impl Passage {
+    fn of(stage: &Stage) -> Self {
+        Self {
+            passed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            clock: stage.timeout.map(|time| Box::new(Clock::of(time))),
+        }
+    }
+
+    /// A run of the rest begins.
+    pub(super) fn enter(&self) {
+        self.passed.store(true, Ordering::Relaxed);
+        if let Some(clock) = &self.clock {
+            clock.stop();
+        }
+    }
+
+    /// A run of the rest has failed.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// A run of the rest is over.
+    pub(super) fn leave(&self) {
+        if let Some(clock) = &self.clock {
+            clock.go_on();
+        }
+    }
+
+    fn passed(&self) -> bool {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// The own time of a stage: it stands still while the rest is running.
+struct Clock {
+    began: Instant,
+    time: Duration,
     // Locked for one look or one change.
     state: Mutex<State>,
     left: tokio::sync::Notify,
@@ -69,56 +126,44 @@ struct State {
     inside: u32,
     since: Option<Instant>,
     spent: Duration,
-    passed: bool,
-    failed: bool,
 }
 
-/// A run of the rest. However it ends, also when it is dropped, the stage's own time goes on.
-struct Inside<'a>(&'a Passage);
+impl Clock {
+    fn of(time: Duration) -> Self {
+        Self { began: Instant::now(), time, state: Mutex::default(), left: tokio::sync::Notify::new() }
+    }
 
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.change(|state| {
+    fn stop(&self) {
+        self.change(|state| {
+            state.inside += 1;
+            state.since.get_or_insert_with(Instant::now);
+        });
+    }
+
+    fn go_on(&self) {
+        self.change(|state| {
             state.inside -= 1;
             if state.inside == 0 {
                 state.spent += state.since.take().map_or(Duration::ZERO, |since| since.elapsed());
             }
         });
-        self.0.left.notify_waiters();
-    }
-}
-
-impl Passage {
-    /// Runs the rest, on its own time.
-    pub(super) async fn pass<T>(&self, rest: impl Future<Output = Result<T>>) -> Result<T> {
-        self.change(|state| {
-            state.passed = true;
-            state.inside += 1;
-            state.since.get_or_insert_with(Instant::now);
-        });
-        let inside = Inside(self);
-        let result = rest.await;
-        drop(inside);
-        if result.is_err() {
-            self.change(|state| state.failed = true);
-        }
-        result
+        self.left.notify_waiters();
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// When a stage that began then has used up its time; `None` while the rest is running.
-    fn end(&self, began: Instant, time: Duration) -> Option<Instant> {
-        self.change(|state| (state.inside == 0).then(|| began + time + state.spent))
+    /// When the time is used up; `None` while the rest is running.
+    fn end(&self) -> Option<Instant> {
+        self.change(|state| (state.inside == 0).then(|| self.began + self.time + state.spent))
     }
 
-    /// Resolves when a stage that began then has had so much time of its own.
-    async fn used_up(&self, began: Instant, time: Duration) {
+    /// Resolves when the stage has had all of its time.
+    async fn used_up(&self) {
         loop {
             let left = self.left.notified();
-            match self.end(began, time) {
+            match self.end() {
                 None => left.await,
                 Some(end) if Instant::now() >= end => return,
                 Some(end) => tokio::time::sleep_until(end).await,
@@ -142,42 +187,75 @@ impl OpenStage {
 
     /// Handles one run. It is tried again while its own work fails: what fails behind it has been tried as often as it may,
     /// and what has been done there is not done twice.
-    pub(super) async fn execute(
-        &self,
-        run: &RunContext,
-        rest: impl Fn(Arc<Passage>) -> Next,
-        observer: &Observer,
-    ) -> Result<Value> {
-        let mut attempt = 1;
-        loop {
-            let passage = Arc::new(Passage::default());
-            let span = spans::of_attempt(&self.spans, run, &self.stage, attempt);
-            let inside = spans::inside(&span, run.clone());
-            let result = self.once(inside, rest(passage.clone()), &passage).await;
-            let result = result.map_err(|error| self.redactor.error(error));
-            span.end(result.as_ref().err());
-            let Err(error) = result else { return result };
-            let (passed, told) = passage.change(|state| (state.passed, state.failed));
-            let again_after = again_after(&self.stage.retry, attempt, &error).filter(|_| !passed);
-            // Who failed behind it has told.
-            if !told {
-                observer(&Failed::of(run, self.stage.id.as_str(), attempt, error.clone(), again_after));
+    pub(super) fn execute(self: &Arc<Self>, ctx: RunContext, run: &Arc<Run>, next: usize) -> Going {
+        let again = (self.stage.retry.attempts.get() > 1).then(|| ctx.clone());
+        let Attempt { work, rest, span } = self.begin(ctx, 1, run, next);
+        match work {
+            Going::Over(Ok(returned)) => {
+                span.end(None);
+                Going::Over(Ok(returned))
             }
-            let Some(delay) = again_after else { return Err(error) };
-            tokio::time::sleep(delay).await;
-            attempt += 1;
+            work => Going::later(self.clone().see_through(Attempt { work, rest, span }, again, run.clone(), next)),
         }
     }
 
-    async fn once(&self, run: RunContext, next: Next, passage: &Passage) -> Result<Value> {
-        let work = async {
-            let instance = self.instances.take().await?;
-            instance.execute(PipelineContext::new(run), next).await
+    /// Goes on from the first attempt; `again` is the context of those after it.
+    async fn see_through(
+        self: Arc<Self>,
+        first: Attempt,
+        again: Option<RunContext>,
+        run: Arc<Run>,
+        next: usize,
+    ) -> Result<Returned> {
+        let (mut number, mut attempt) = (1, first);
+        loop {
+            let Attempt { work, rest, span } = attempt;
+            let result = work.end().await.map_err(|error| self.redactor.error(error));
+            span.end(result.as_ref().err());
+            let Err(error) = result else { return result };
+            let again_after = again_after(&self.stage.retry, number, &error).filter(|_| !rest.passage.passed());
+            // Who failed behind it has told.
+            if !rest.passage.failed() {
+                run.tell(self.stage.id.as_str(), number, &error, again_after);
+            }
+            let (Some(delay), Some(ctx)) = (again_after, &again) else { return Err(error) };
+            tokio::time::sleep(delay).await;
+            number += 1;
+            attempt = self.begin(ctx.clone(), number, &run, next);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, ctx: RunContext, number: u32, run: &Arc<Run>, next: usize) -> Attempt {
+        let rest = Arc::new(Rest::new(run, next, Passage::of(&self.stage)));
+        let span = spans::of_attempt(&self.spans, &ctx, &self.stage, number);
+        Attempt { work: self.work(spans::inside(&span, ctx), &rest), rest, span }
+    }
+
+    /// Has an instance do it. What is over at once needs no time limit.
+    fn work(self: &Arc<Self>, ctx: RunContext, rest: &Arc<Rest>) -> Going {
+        let (ctx, next) = (PipelineContext::new(ctx), Next::new(rest.clone()));
+        let work = match self.instances.shared() {
+            Some(instance) => instance.execute(ctx, next),
+            None => {
+                let stage = self.clone();
+                Going::later(async move { stage.instances.take().await?.execute(ctx, next).end().await })
+            }
         };
-        let Some(time) = self.stage.timeout else { return work.await };
+        match (work, &rest.passage.clock) {
+            (Going::Later(work), Some(_)) => Going::later(self.clone().in_time(work, rest.clone())),
+            (work, _) => work,
+        }
+    }
+
+    async fn in_time(
+        self: Arc<Self>,
+        work: impl Future<Output = Result<Returned>>,
+        rest: Arc<Rest>,
+    ) -> Result<Returned> {
+        let Some(clock) = &rest.passage.clock else { return work.await };
         tokio::select! {
             result = work => result,
-            () = passage.used_up(Instant::now(), time) => Err(timed_out(&self.stage, time)),
+            () = clock.used_up() => Err(timed_out(&self.stage, clock.time)),
         }
     }
 }
@@ -185,13 +263,6 @@ impl OpenStage {
 /// After how long something is tried again that has failed so often; `None` if it is not.
 pub(super) fn again_after(retry: &Retry, attempt: u32, error: &Error) -> Option<Duration> {
     retry.takes(error.retryable).then(|| retry.delay(attempt, random())).flatten()
-}
-
-/// From 0 to 1.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness there is no jitter.
-    getrandom::fill(&mut bytes).map_or(0.5, |()| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }
 
 pub(super) fn timed_out(stage: &Stage, time: Duration) -> Error {

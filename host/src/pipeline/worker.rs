@@ -260,7 +260,7 @@ async fn judged(opened: &Arc<Opened>, job: &LeasedJob, at: usize, ctx: RunContex
         // It is lent to be buried.
         let message = format!("no worker came back from its {} attempts", job.max_attempts);
         let error = Error::new(ErrorKind::TimedOut, "lease-ran-out", message);
-        (opened.observer)(&Failed::of(&ctx, "job", job.attempt, error.clone(), None));
+        (opened.observer)(&Failed::of(&ctx.facts, "job", job.attempt, error.clone(), None));
         opened.bury(ctx, &error).await;
         return Verdict::Dead { error };
     }
@@ -274,7 +274,7 @@ async fn failed(opened: &Arc<Opened>, job: &LeasedJob, ctx: RunContext, error: E
     let retry = opened.plan().dispatch().expect("a job has come through it").retry;
     let is_last = job.attempt >= job.max_attempts;
     let again_after = again_after(&retry, job.attempt, &error).filter(|_| !is_last);
-    (opened.observer)(&Failed::of(&ctx, "job", job.attempt, error.clone(), again_after));
+    (opened.observer)(&Failed::of(&ctx.facts, "job", job.attempt, error.clone(), again_after));
     if let Some(delay) = again_after {
         return Verdict::Retry { error, delay_ms: ms(delay) };
     }

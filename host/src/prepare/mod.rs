@@ -4,6 +4,7 @@
 //! be read, no registry) are errors.
 
 mod pipeline;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,14 +25,17 @@ use crate::loader::{self, Digest, LoadError};
 use crate::registry::{self, Registry, RegistryError};
 
 pub use self::pipeline::{PreparedPipeline, prepare_pipeline};
+pub use self::stream::{PreparedStream, prepare_stream};
 
 /// What a document declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DocumentKind {
-    /// A flow, or whatever else is no pipeline: planning says what is wrong with it.
+    /// A flow, or whatever else is neither of the others: planning says what is wrong with it.
     Flow,
     /// A pipeline.
     Pipeline,
+    /// A stream.
+    Stream,
 }
 
 /// What the document at `path` declares.
@@ -43,10 +47,9 @@ pub fn kind_of(path: &Path) -> Result<DocumentKind, PrepareError> {
         return Ok(DocumentKind::Flow);
     }
     let tree = document::parse(&Source::new(path, read(path)?)).map_err(PrepareError::Invalid)?;
-    Ok(match child(&tree.value, "pipeline") {
-        Some(_) => DocumentKind::Pipeline,
-        None => DocumentKind::Flow,
-    })
+    let kinds = [("pipeline", DocumentKind::Pipeline), ("stream", DocumentKind::Stream)];
+    let kind = kinds.into_iter().find(|(key, _)| child(&tree.value, key).is_some());
+    Ok(kind.map_or(DocumentKind::Flow, |(_, kind)| kind))
 }
 
 /// What the command line adds to a document.

@@ -205,6 +205,7 @@ impl Enrolment<'_> {
             output_ports: module.output_ports.clone(),
             globals: module.globals.clone(),
             lists: module.lists.clone(),
+            unbounded: module.acknowledge.is_some(),
             retry: module
                 .retry
                 .and_then(|RetryPolicy { attempts, delay_ms, backoff }| Retry::of_module(attempts, delay_ms, backoff)),

@@ -15,6 +15,8 @@ mod c_data;
 mod check;
 
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
 pub use abi_stable::library::{
     __call_root_module_loader, AbiHeaderRef, CheckTypeLayout, LibHeader, RootModule, RootModuleResult,
@@ -110,19 +112,47 @@ impl Handle {
         Self { data: Box::into_raw(Box::new(value)).cast(), release: crate::glue::release::<T> }
     }
 
+    /// Hands a share of `value` out.
+    pub(crate) fn shared<T: Send + Sync + 'static>(value: Arc<T>) -> Self {
+        Self { data: Arc::into_raw(value).cast_mut().cast(), release: crate::glue::release_share::<T> }
+    }
+
     /// The value inside.
     ///
     /// # Safety
-    /// The handle was made by [`Handle::new`] with this very `T`, by this library.
+    /// The handle was made by [`Handle::new`] or [`Handle::shared`] with this very `T`, by this library.
     pub(crate) unsafe fn get<T>(&self) -> &T {
         // SAFETY: the caller says what is inside, and the handle owns it until it is dropped.
         unsafe { &*self.data.cast::<T>() }
+    }
+
+    /// The value inside, for one more owner.
+    ///
+    /// # Safety
+    /// The handle was made by [`Handle::shared`] with this very `T`, by this library.
+    pub(crate) unsafe fn share<T>(&self) -> Arc<T> {
+        let value = self.data.cast_const().cast::<T>();
+        // SAFETY: it came from `Arc::into_raw` of an `Arc<T>`, of which the handle keeps a share until it is dropped.
+        unsafe {
+            Arc::increment_strong_count(value);
+            Arc::from_raw(value)
+        }
+    }
+
+    /// The value, out of its handle.
+    ///
+    /// # Safety
+    /// The handle was made by [`Handle::new`] with this very `T`, by this library.
+    pub(crate) unsafe fn into_inner<T>(self) -> T {
+        let handle = ManuallyDrop::new(self);
+        // SAFETY: `data` came from the `Box` of a `T`, which nobody else frees: the handle is not dropped.
+        *unsafe { Box::from_raw(handle.data.cast::<T>()) }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: `data` came from the `Box` that `release` frees, and a handle is dropped once.
+        // SAFETY: `data` came from the `Box` or the `Arc` that `release` frees, and a handle is dropped once.
         unsafe { (self.release)(self.data) }
     }
 }
@@ -211,6 +241,12 @@ pub struct InstanceVtable {
     /// Dispatch: JSON of what is asked of the queue, and the payload of the job in it. JSON of the answer, and the payloads
     /// of the jobs in it.
     pub queue: extern "C" fn(&Handle, Json, RawBytes) -> Task<QueueAnswer>,
+    /// Execute: the same as `execute`, its result unread.
+    pub execute_unread: extern "C" fn(&Handle, RawContext, RawNext) -> Task<RawReturned>,
+    /// A source without an end: what happened next, within so many milliseconds.
+    pub poll: extern "C" fn(&Handle, u64) -> Task<RawEvent>,
+    /// A source without an end: JSON of what is asked of it, and the records in it. JSON of the answer.
+    pub source: extern "C" fn(&Handle, Json, ROption<RawFrame>) -> Task<Json>,
     /// A field that a next minor version adds.
     #[cfg(feature = "__next-minor")]
     pub generation: extern "C" fn(&Handle) -> u32,
@@ -320,6 +356,41 @@ pub struct NextVtable {
     /// Runs the rest of the chain. JSON: its result.
     #[sabi(last_prefix_field)]
     pub run: extern "C" fn(&Handle, RawContext) -> Task<Json>,
+    /// The same, its result unread.
+    pub run_unread: extern "C" fn(&Handle, RawContext) -> Task<RawReturned>,
+}
+
+/// What a stage or the rest of a chain has returned. Frozen.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum RawReturned {
+    /// JSON.
+    Json(Json),
+    /// A value of some library.
+    Value(RawValue),
+}
+
+/// A value of some library, which others read as JSON. Frozen; its vtable grows.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RawValue {
+    /// The value.
+    pub handle: Handle,
+    /// What can be done with it.
+    pub vtable: ValueVtableRef,
+}
+
+/// The methods of a [`RawValue`].
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ValueVtableRef, prefix_fields = ValueVtablePrefix)))]
+#[sabi(missing_field(option))]
+pub struct ValueVtable {
+    /// The address of a static of the library that made the value: who may take it out of the handle.
+    pub origin: extern "C" fn() -> usize,
+    /// The value as JSON.
+    #[sabi(last_prefix_field)]
+    pub json: extern "C" fn(&Handle) -> Json,
 }
 
 /// What a queue answers. Frozen.
@@ -330,6 +401,16 @@ pub struct QueueAnswer {
     pub answer: Json,
     /// The payloads of the jobs in it, in their order.
     pub payloads: RVec<RawBytes>,
+}
+
+/// Something that happened at a source without an end. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RawEvent {
+    /// JSON: what.
+    pub facts: Json,
+    /// The records that came.
+    pub records: ROption<RawFrame>,
 }
 
 /// Bytes of the other side, shared: they stay where they are until the owner is dropped. Frozen.
@@ -357,7 +438,7 @@ impl RawBytes {
     }
 
     /// The same bytes, for one more owner.
-    pub(crate) fn shared(bytes: std::sync::Arc<RawBytes>) -> Self {
+    pub(crate) fn shared(bytes: Arc<RawBytes>) -> Self {
         Self { data: bytes.data, length: bytes.length, owner: Handle::new(bytes) }
     }
 

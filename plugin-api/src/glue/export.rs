@@ -3,7 +3,7 @@
 use std::future;
 
 use super::instance::{self, AnyModule, AsMod, AsSink, AsSolo, AsSource};
-use super::stage::{self, AnyStage, AsDispatch, AsExecute};
+use super::stage::{self, AnyStage, AsDispatch, AsExecute, AsStream};
 use super::{contain, crossing, guard, task};
 use crate::abi::{
     __call_root_module_loader, API_MAJOR, API_MINOR, CheckTypeLayout, ErrorBytes, Instance, Json, LibHeader,
@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::{LibraryFacts, NodeFacts};
 use crate::module::{Mod, Sink, Solo, Source};
 use crate::pipeline::{Dispatch, Execute};
+use crate::stream::StreamSource;
 use crate::{logging, runtime};
 
 /// What `export_plugin!` says of a library.
@@ -57,6 +58,10 @@ impl ModuleExport {
 
     pub fn dispatch<M: Dispatch>() -> Self {
         Self::stage::<AsDispatch<M>>(M::NAME)
+    }
+
+    pub fn stream<M: StreamSource>() -> Self {
+        Self::stage::<AsStream<M>>(M::NAME)
     }
 
     fn stage<M: AnyStage>(name: &'static str) -> Self {

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::seat::Seat;
@@ -56,7 +57,8 @@ fn contain_for<R>(services: *const Services, f: impl FnOnce() -> R) -> Result<R,
     HERE.with(|here| {
         let outer = here.current.replace(services);
         let result = catch_unwind(AssertUnwindSafe(|| {
-            if !here.in_runtime.get() {
+            // Who runs inside another entry is in the runtime with it.
+            if outer == OUTSIDE && !here.in_runtime.get() {
                 stay_in_runtime(here);
             }
             f()
@@ -135,6 +137,19 @@ fn begin<T: 'static, O: Clone + Send + 'static>(
 pub(crate) unsafe extern "C" fn release<T>(data: *mut c_void) {
     // SAFETY: the caller's promise.
     contain_drop("a value", || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
+}
+
+/// The same for one that is [shared](crate::abi::Handle::shared).
+///
+/// # Safety
+/// `data` came from `Arc::into_raw` of an `Arc<T>` and is not used again.
+pub(crate) unsafe extern "C" fn release_share<T>(data: *mut c_void) {
+    // SAFETY: the caller's promise.
+    let share = unsafe { Arc::from_raw(data.cast_const().cast::<T>()) };
+    // Most are not the last one, and there is nothing to contain.
+    if let Some(value) = Arc::into_inner(share) {
+        contain_drop("a value", || drop(value));
+    }
 }
 
 /// Runs a destructor, whose panic has nobody to go to but the log.

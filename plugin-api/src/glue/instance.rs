@@ -61,6 +61,7 @@ macro_rules! any_module {
                     lists: owned(M::LISTS),
                     retry: None,
                     exclusive: false,
+                    acknowledge: None,
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
                 }
@@ -222,6 +223,9 @@ impl<M: AnyModule> Vtable<M> {
             close: Self::close,
             execute: stage::no_execute,
             queue: stage::no_queue,
+            execute_unread: stage::no_execute_unread,
+            poll: stage::no_poll,
+            source: stage::no_source,
             #[cfg(feature = "__next-minor")]
             generation: Self::generation,
         });

@@ -3,6 +3,7 @@
 //! Everything of an author's that runs, runs inside [`guard::contain`]: in the library's runtime, with the node's
 //! context at hand, and with panics turned into errors. Nothing unwinds out of this library.
 
+mod commons;
 pub(crate) mod export;
 pub(crate) mod guard;
 pub(crate) mod instance;
@@ -10,4 +11,4 @@ mod seat;
 pub(crate) mod slot;
 pub(crate) mod stage;
 
-pub(crate) use guard::{blocking, contain, contain_service, crossing, node_task, release, task};
+pub(crate) use guard::{blocking, contain, contain_service, crossing, node_task, release, release_share, task};

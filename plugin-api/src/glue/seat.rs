@@ -1,8 +1,8 @@
 //! Where the future of a call is polled.
 //!
 //! A future may not be moved once it was polled, so it needs a place in memory of its own, though most are ready at once and
-//! would not: getting and giving back such a place costs more than the call. So each thread keeps the last one for its next
-//! call.
+//! would not: getting and giving back such a place costs more than the call. So each thread keeps the last ones for its next
+//! calls: a chain of stages is as many calls, each inside the one before.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -12,10 +12,12 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 /// What fits in here is kept.
-const KEPT: Layout = match Layout::from_size_align(256, 16) {
+const KEPT: Layout = match Layout::from_size_align(512, 16) {
     Ok(layout) => layout,
     Err(_) => panic!("16 is a power of two"),
 };
+/// So many places does a thread keep.
+const ROOM: usize = 16;
 
 /// A pinned value, as in a box.
 pub(super) struct Seat<T>(NonNull<T>);
@@ -72,28 +74,38 @@ impl Drop for Vacated {
     }
 }
 
-/// The place that a thread keeps.
-struct Spare(Cell<Option<NonNull<u8>>>);
+/// The places that a thread keeps: the first so many of these.
+struct Spare {
+    places: [Cell<NonNull<u8>>; ROOM],
+    kept: Cell<usize>,
+}
 
 thread_local! {
-    static SPARE: Spare = const { Spare(Cell::new(None)) };
+    static SPARE: Spare = const { Spare { places: [const { Cell::new(NonNull::dangling()) }; ROOM], kept: Cell::new(0) } };
 }
 
 impl Spare {
     /// Whether there was room for it.
     fn keep(&self, place: NonNull<u8>) -> bool {
-        let room = self.0.get().is_none();
-        if room {
-            self.0.set(Some(place));
-        }
-        room
+        let kept = self.kept.get();
+        let Some(room) = self.places.get(kept) else { return false };
+        room.set(place);
+        self.kept.set(kept + 1);
+        true
+    }
+
+    fn take(&self) -> Option<NonNull<u8>> {
+        let last = self.kept.get().checked_sub(1)?;
+        self.kept.set(last);
+        Some(self.places[last].get())
     }
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        if let Some(place) = self.0.take() {
-            drop(Vacated { place, layout: KEPT });
+        while let Some(place) = self.take() {
+            // SAFETY: it was allocated with this layout, and only this thread had it.
+            unsafe { dealloc(place.as_ptr(), KEPT) };
         }
     }
 }
@@ -105,7 +117,7 @@ fn layout<T>() -> Layout {
 
 fn take(layout: Layout) -> NonNull<u8> {
     if layout == KEPT
-        && let Some(place) = SPARE.try_with(|spare| spare.0.take()).ok().flatten()
+        && let Some(place) = SPARE.try_with(Spare::take).ok().flatten()
     {
         return place;
     }
@@ -136,8 +148,8 @@ mod tests {
         let mut second = Seat::new(2_u64);
         let at = place(&mut first);
         assert_ne!(at, place(&mut second));
-        drop(first);
         drop(second);
+        drop(first);
         let count = Rc::new(());
         let sore = Seat::new(Sore(count.clone(), ()));
         assert_eq!(sore.0.addr().get(), at);

@@ -1,28 +1,31 @@
-//! Stages and queues behind the vtable. Unlike a flow's module, one of these serves many calls at a time.
+//! Stages, queues and the sources of streams behind the vtable. Unlike a flow's module, one of these serves many calls at a time.
 
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::{RwLock, RwLockReadGuard};
 
+use super::commons::Commons;
 use super::instance::{config_schema, owned, read_config};
 use super::{contain, node_task, task};
 use crate::abi::{
-    Handle, Instance, InstanceVtable, InstanceVtableRef, Json, OpenRequest, PortFrame, QueueAnswer, RVec, RawBytes,
-    RawContext, RawNext, Task, WithMetadata, staticref,
+    Handle, Instance, InstanceVtable, InstanceVtableRef, Json, OpenRequest, PortFrame, QueueAnswer, ROption, RVec,
+    RawBytes, RawContext, RawEvent, RawFrame, RawNext, RawReturned, Task, WithMetadata, staticref,
 };
 use crate::context::Context;
 use crate::descriptor::{Kind, ModuleDescriptor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::Frame;
 use crate::pipeline::queue::NewJob;
-use crate::pipeline::{Bytes, Dispatch, Execute, Next, PipelineContext, QueueRequest};
+use crate::pipeline::{Bytes, Dispatch, Execute, Next, PipelineContext, QueueRequest, Returned};
 use crate::resource::Resources;
+use crate::stream::{EventFacts, SourceRequest, StreamEvent, StreamSource};
 
-/// Both kinds seen as one: what the vtable needs.
+/// The three kinds seen as one: what the vtable needs.
 pub(crate) trait AnyStage: Sized + Send + Sync + 'static {
     type Config: DeserializeOwned + JsonSchema + Send;
 
@@ -41,15 +44,30 @@ pub(crate) trait AnyStage: Sized + Send + Sync + 'static {
         let _ = (request, payload, node);
         async { Err(not_for("a queue")) }
     }
+    fn poll(&self, wait: Duration, node: &Context) -> impl Future<Output = Result<Option<StreamEvent>>> + Send {
+        let _ = (wait, node);
+        async { Err(not_for("a source of a stream")) }
+    }
+    fn source(
+        &self,
+        request: SourceRequest,
+        records: Option<Frame>,
+        node: &Context,
+    ) -> impl Future<Output = Result<Json>> + Send {
+        let _ = (request, records, node);
+        async { Err(not_for("a source of a stream")) }
+    }
     fn close(&mut self, node: &Context) -> impl Future<Output = Result<()>> + Send;
 }
 
 pub(crate) struct AsExecute<M>(M);
 pub(crate) struct AsDispatch<M>(M);
+pub(crate) struct AsStream<M>(M);
 
 macro_rules! any_stage {
-    ($wrapper:ident, $kind:ident, exclusive: $exclusive:expr, retry: $retry:expr, $($call:tt)*) => {
-        impl<M: $kind> AnyStage for $wrapper<M> {
+    ($wrapper:ident, $trait:ident as $kind:ident, outputs: $outputs:expr, exclusive: $exclusive:expr, retry: $retry:expr,
+        acknowledge: $acknowledge:expr, $($call:tt)*) => {
+        impl<M: $trait> AnyStage for $wrapper<M> {
             type Config = M::Config;
 
             fn descriptor(library_version: &str) -> ModuleDescriptor {
@@ -60,11 +78,12 @@ macro_rules! any_stage {
                     description: M::DESCRIPTION.to_owned(),
                     category: M::CATEGORY.to_owned(),
                     input_ports: Vec::new(),
-                    output_ports: Vec::new(),
+                    output_ports: owned($outputs),
                     globals: Vec::new(),
                     lists: Vec::new(),
                     retry: $retry,
                     exclusive: $exclusive,
+                    acknowledge: $acknowledge,
                     packages: owned(M::PACKAGES),
                     config_schema: config_schema::<M::Config>(),
                 }
@@ -83,12 +102,12 @@ macro_rules! any_stage {
     };
 }
 
-any_stage! { AsExecute, Execute, exclusive: M::EXCLUSIVE, retry: M::RETRY,
-    async fn execute(&self, ctx: PipelineContext, next: Next, node: &Context) -> Result<Value> {
-        self.0.execute(ctx, next, node).await
+any_stage! { AsExecute, Execute as Execute, outputs: &[], exclusive: M::EXCLUSIVE, retry: M::RETRY, acknowledge: None,
+    fn execute(&self, ctx: PipelineContext, next: Next, node: &Context) -> impl Future<Output = Result<Value>> + Send {
+        self.0.execute(ctx, next, node)
     }
 }
-any_stage! { AsDispatch, Dispatch, exclusive: false, retry: None,
+any_stage! { AsDispatch, Dispatch as Dispatch, outputs: &[], exclusive: false, retry: None, acknowledge: None,
     async fn queue(&self, request: QueueRequest, payload: Bytes, node: &Context) -> Result<QueueAnswer> {
         let queue = &self.0;
         match request {
@@ -108,8 +127,35 @@ any_stage! { AsDispatch, Dispatch, exclusive: false, retry: None,
     }
 }
 
+any_stage! { AsStream, StreamSource as Source, outputs: &["records"], exclusive: false, retry: None,
+    acknowledge: Some(M::ACKNOWLEDGE),
+    async fn poll(&self, wait: Duration, node: &Context) -> Result<Option<StreamEvent>> {
+        self.0.poll(wait, node).await
+    }
+
+    async fn source(&self, request: SourceRequest, records: Option<Frame>, node: &Context) -> Result<Json> {
+        let source = &self.0;
+        match request {
+            SourceRequest::Commit { positions } => bytes(&source.commit(positions, node).await?),
+            SourceRequest::Acknowledge { verdicts } => bytes(&source.acknowledge(verdicts, node).await?),
+            SourceRequest::Hold { partitions, held } => bytes(&source.hold(partitions, held, node).await?),
+            SourceRequest::Release { partitions } => bytes(&source.release(partitions, node).await?),
+            SourceRequest::Publish => {
+                let records = records.ok_or_else(|| {
+                    Error::new(ErrorKind::Internal, "nothing-to-publish", "there are no records to publish")
+                })?;
+                bytes(&source.publish(records, node).await?)
+            }
+        }
+    }
+}
+
 fn json(answer: &impl serde::Serialize) -> Result<QueueAnswer> {
-    Ok(QueueAnswer { answer: serde_json::to_vec(answer)?.into(), payloads: RVec::new() })
+    Ok(QueueAnswer { answer: bytes(answer)?, payloads: RVec::new() })
+}
+
+fn bytes(answer: &impl serde::Serialize) -> Result<Json> {
+    Ok(serde_json::to_vec(answer)?.into())
 }
 
 /// Opens a stage or a queue.
@@ -123,7 +169,7 @@ pub(crate) fn open<M: AnyStage>(request: OpenRequest) -> Task<Instance> {
     let node = context.clone();
     let opening = async move {
         let stage = M::open(read_config::<M::Config>(&config)?, &context).await?;
-        let opened = Shared(Arc::new(Opened { stage: RwLock::new(Some(stage)), context }));
+        let opened = Shared(Arc::new(Opened { stage: Commons::new(stage), context }));
         Ok(Instance { handle: Handle::new(opened), vtable: Vtable::<M>::VTABLE })
     };
     // SAFETY: the future owns the other clone until it has made the instance.
@@ -137,7 +183,7 @@ pub(crate) fn no_resources(_: Json) -> Task<Json> {
 
 /// An opened stage. Calls share it; `close` has it alone, once they are over, and empties it.
 struct Opened<M> {
-    stage: RwLock<Option<M>>,
+    stage: Commons<M>,
     context: Context,
 }
 
@@ -167,15 +213,10 @@ impl<M: AnyStage> Shared<M> {
 }
 
 impl<M: AnyStage> Opened<M> {
-    async fn stage(&self) -> Result<RwLockReadGuard<'_, M>> {
-        let stage = self.stage.read().await;
-        RwLockReadGuard::try_map(stage, Option::as_ref)
-            .map_err(|_| Error::new(ErrorKind::Internal, "gone", "it was closed before this call"))
-    }
-
-    async fn execute(&'static self, ctx: PipelineContext, next: Next) -> Result<Json> {
-        let result = self.stage().await?.execute(ctx, next, &self.context).await?;
-        Ok(serde_json::to_vec(&result)?.into())
+    async fn execute<T>(&'static self, ctx: RawContext, next: RawNext, crossed: fn(Returned) -> T) -> Result<T> {
+        let (ctx, next) = (PipelineContext::from_raw(ctx), Next::from_raw(next));
+        let result = self.stage.share()?.execute(ctx, next, &self.context).await?;
+        Ok(crossed(result.into()))
     }
 
     async fn queue(&'static self, request: Json, payload: Bytes) -> Result<QueueAnswer> {
@@ -183,16 +224,35 @@ impl<M: AnyStage> Opened<M> {
             Error::new(ErrorKind::Unsupported, "unknown-request", "the queue does not know what it is asked")
                 .caused_by(cause)
         })?;
-        self.stage().await?.queue(request, payload, &self.context).await
+        self.stage.share()?.queue(request, payload, &self.context).await
+    }
+
+    async fn poll(&'static self, wait: Duration) -> Result<RawEvent> {
+        let (facts, records) = match self.stage.share()?.poll(wait, &self.context).await? {
+            None => (EventFacts::Nothing, None),
+            Some(StreamEvent::Assigned(partitions)) => (EventFacts::Assigned { partitions }, None),
+            Some(StreamEvent::Revoked(partitions)) => (EventFacts::Revoked { partitions }, None),
+            Some(StreamEvent::Lost(partitions)) => (EventFacts::Lost { partitions }, None),
+            Some(StreamEvent::Records(records)) => (EventFacts::Records, Some(records.into_raw())),
+            Some(StreamEvent::Progress(partitions)) => (EventFacts::Progress { partitions }, None),
+        };
+        Ok(RawEvent { facts: bytes(&facts)?, records: records.into() })
+    }
+
+    async fn source(&'static self, request: Json, records: Option<Frame>) -> Result<Json> {
+        let request = serde_json::from_slice(&request).map_err(|cause| {
+            Error::new(ErrorKind::Unsupported, "unknown-request", "the source does not know what it is asked")
+                .caused_by(cause)
+        })?;
+        self.stage.share()?.source(request, records, &self.context).await
     }
 
     async fn close(&'static self) -> Result<()> {
-        let mut place = self.stage.write().await;
         // It stays in its place while `close` runs: a panic there must not drop it while it unwinds.
-        let Some(stage) = place.as_mut() else { return Ok(()) };
+        let Some(mut alone) = self.stage.alone().await else { return Ok(()) };
         self.context.begin_close();
-        let closed = stage.close(&self.context).await;
-        let stage = place.take();
+        let closed = alone.value().close(&self.context).await;
+        let stage = alone.take();
         let dropped = contain(Some(&self.context), || drop(stage));
         closed.and(dropped)
     }
@@ -208,6 +268,9 @@ impl<M: AnyStage> Vtable<M> {
             close: Self::close,
             execute: Self::execute,
             queue: Self::queue,
+            execute_unread: Self::execute_unread,
+            poll: Self::poll,
+            source: Self::source,
             #[cfg(feature = "__next-minor")]
             generation: generation,
         });
@@ -215,12 +278,24 @@ impl<M: AnyStage> Vtable<M> {
     const VTABLE: InstanceVtableRef = InstanceVtableRef(Self::METHODS.as_prefix());
 
     extern "C" fn execute(handle: &Handle, ctx: RawContext, next: RawNext) -> Task<Json> {
-        let (ctx, next) = (PipelineContext::from_raw(ctx), Next::from_raw(next));
-        Shared::<M>::task(handle, |opened| opened.execute(ctx, next))
+        Shared::<M>::task(handle, |opened| opened.execute(ctx, next, Returned::into_json))
+    }
+
+    extern "C" fn execute_unread(handle: &Handle, ctx: RawContext, next: RawNext) -> Task<RawReturned> {
+        Shared::<M>::task(handle, |opened| opened.execute(ctx, next, Returned::into_raw))
     }
 
     extern "C" fn queue(handle: &Handle, request: Json, payload: RawBytes) -> Task<QueueAnswer> {
         Shared::<M>::task(handle, |opened| opened.queue(request, Bytes::from_raw(payload)))
+    }
+
+    extern "C" fn poll(handle: &Handle, wait_ms: u64) -> Task<RawEvent> {
+        Shared::<M>::task(handle, |opened| opened.poll(Duration::from_millis(wait_ms)))
+    }
+
+    extern "C" fn source(handle: &Handle, request: Json, records: ROption<RawFrame>) -> Task<Json> {
+        let records = records.into_option().map(Frame::from_raw);
+        Shared::<M>::task(handle, |opened| opened.source(request, records))
     }
 
     extern "C" fn close(handle: &Handle) -> Task<()> {
@@ -240,8 +315,20 @@ pub(super) extern "C" fn no_execute(_: &Handle, _: RawContext, _: RawNext) -> Ta
     task(async { Err(not_for("a stage")) })
 }
 
+pub(super) extern "C" fn no_execute_unread(_: &Handle, _: RawContext, _: RawNext) -> Task<RawReturned> {
+    task(async { Err(not_for("a stage")) })
+}
+
 pub(super) extern "C" fn no_queue(_: &Handle, _: Json, _: RawBytes) -> Task<QueueAnswer> {
     task(async { Err(not_for("a queue")) })
+}
+
+pub(super) extern "C" fn no_poll(_: &Handle, _: u64) -> Task<RawEvent> {
+    task(async { Err(not_for("a source of a stream")) })
+}
+
+pub(super) extern "C" fn no_source(_: &Handle, _: Json, _: ROption<RawFrame>) -> Task<Json> {
+    task(async { Err(not_for("a source of a stream")) })
 }
 
 #[cfg(feature = "__next-minor")]

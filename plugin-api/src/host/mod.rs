@@ -5,6 +5,7 @@
 //! [`adopt_runtime`].
 
 mod pipeline;
+mod stream;
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -26,7 +27,8 @@ use crate::glue::{contain_service, crossing, task};
 use crate::module::Commit;
 use crate::resource::Resources;
 
-pub use self::pipeline::Chain;
+pub use self::pipeline::{Chain, Going};
+pub use crate::pipeline::Returned;
 
 /// A list is at most this large, as JSON.
 pub const LIST_BYTES: usize = 64 * 1024 * 1024;

@@ -3,22 +3,22 @@
 use std::any::TypeId;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{Instance, json};
 use crate::abi::{
     self, ContextVtable, ContextVtableRef, ErrorBytes, Handle, Json, NextVtable, NextVtableRef, ROption, RResult, RStr,
-    RawContext, RawNext, Task, WithMetadata, staticref,
+    RawContext, RawNext, RawReturned, Task, WithMetadata, staticref,
 };
-use crate::context::done;
+use crate::context::{answer, done};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::origin;
-use crate::glue::{contain_service, crossing, task};
+use crate::glue::{contain, contain_service, crossing, task};
 use crate::pipeline::queue::{Accepted, Job, JobAction, JobFilter, Lease, LeaseRequest, LeasedJob, NewJob, Verdict};
-use crate::pipeline::{Bytes, ContextStore, Field, Next, PipelineContext, QueueRequest, SharedStore};
+use crate::pipeline::{Bytes, ContextStore, Field, Next, PipelineContext, QueueRequest, Returned, returned};
 
 /// The rest of a chain, which a stage goes on with, or does not.
 pub trait Chain: Send + Sync + 'static {
@@ -26,21 +26,56 @@ pub trait Chain: Send + Sync + 'static {
     ///
     /// # Errors
     /// A stage of it failed.
-    fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + 'static;
+    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going;
+}
+
+/// What a stage or the rest of a chain is at. Most are over at once, and need no place to wait in.
+pub enum Going {
+    /// It is over.
+    Over(Result<Returned>),
+    /// It has begun.
+    Later(Pin<Box<dyn Future<Output = Result<Returned>> + Send>>),
+}
+
+impl Going {
+    /// What has to be waited for.
+    pub fn later(rest: impl Future<Output = Result<Returned>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(rest))
+    }
+
+    /// The same with another result.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(Result<Returned>) -> Result<Returned> + Send + 'static) -> Self {
+        match self {
+            Self::Over(result) => Self::Over(change(result)),
+            Self::Later(rest) => Self::later(async move { change(rest.await) }),
+        }
+    }
+
+    /// Waits for its result.
+    ///
+    /// # Errors
+    /// A stage failed.
+    pub async fn end(self) -> Result<Returned> {
+        match self {
+            Self::Over(result) => result,
+            Self::Later(rest) => rest.await,
+        }
+    }
 }
 
 impl Next {
     /// The rest of a chain, to be given to a stage.
-    pub fn new<C: Chain>(chain: C) -> Self {
-        Self::from_raw(RawNext { handle: Handle::new(chain), vtable: NextMethods::<C>::VTABLE })
+    pub fn new<C: Chain>(chain: Arc<C>) -> Self {
+        Self::from_raw(RawNext { handle: Handle::shared(chain), vtable: NextMethods::<C>::VTABLE })
     }
 }
 
 impl PipelineContext {
     /// A context with its fields in `store`.
     pub fn new<S: ContextStore>(store: S) -> Self {
-        let shared = Held { of: TypeId::of::<S>(), store: SharedStore::new(Mutex::new(store)) };
-        Self::from_raw(RawContext { handle: Handle::new(shared), vtable: ContextMethods::<S>::VTABLE })
+        let held = Held { of: TypeId::of::<S>(), store: Mutex::new(store) };
+        Self::from_raw(RawContext { handle: Handle::new(held), vtable: ContextMethods::<S>::VTABLE })
     }
 
     /// The store again.
@@ -57,7 +92,9 @@ impl PipelineContext {
         if of != TypeId::of::<S>() {
             return Err(foreign());
         }
-        Ok(ContextMethods::<S>::lock(&raw.handle).clone())
+        // SAFETY: as above, and `S` it is.
+        let held = unsafe { raw.handle.into_inner::<Held<S>>() };
+        Ok(held.store.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -70,7 +107,7 @@ fn foreign() -> Error {
 #[repr(C)]
 struct Held<S> {
     of: TypeId,
-    store: SharedStore<S>,
+    store: Mutex<S>,
 }
 
 struct ContextMethods<S>(PhantomData<S>);
@@ -141,26 +178,46 @@ struct NextMethods<C>(PhantomData<C>);
 
 impl<C: Chain> NextMethods<C> {
     staticref! {
-        const METHODS: WithMetadata<NextVtable> = WithMetadata::new(NextVtable { run: Self::run });
+        const METHODS: WithMetadata<NextVtable> = WithMetadata::new(NextVtable { run: Self::run, run_unread: Self::run_unread });
     }
     const VTABLE: NextVtableRef = NextVtableRef(Self::METHODS.as_prefix());
 
     extern "C" fn run(handle: &Handle, ctx: RawContext) -> Task<Json> {
+        Self::begin(handle, ctx, Returned::into_json)
+    }
+
+    extern "C" fn run_unread(handle: &Handle, ctx: RawContext) -> Task<RawReturned> {
+        Self::begin(handle, ctx, Returned::into_raw)
+    }
+
+    fn begin<T: 'static>(
+        handle: &Handle,
+        ctx: RawContext,
+        crossed: impl Fn(Returned) -> T + Send + 'static,
+    ) -> Task<T> {
         // SAFETY: only `Next::new` pairs a handle with the vtable that calls this.
-        let chain = unsafe { handle.get::<C>() };
-        let run = contain_service(|| chain.run(PipelineContext::from_raw(ctx)));
-        task(async move { Ok(json(&run?.await?)) })
+        let chain = unsafe { handle.share::<C>() };
+        match contain(None, || chain.run(PipelineContext::from_raw(ctx))) {
+            Ok(Going::Over(result)) => Task::Done(crossing(result.map(crossed))),
+            Ok(Going::Later(rest)) => task(async move { rest.await.map(crossed) }),
+            Err(panic) => Task::Done(crossing(Err(panic))),
+        }
     }
 }
 
 impl Instance {
-    /// Execute: handles one run.
-    ///
-    /// # Errors
-    /// What the stage says, or that it is none.
-    pub async fn execute(&self, ctx: PipelineContext, next: Next) -> Result<Value> {
-        let execute = self.vtable.execute().ok_or_else(too_old)?;
-        Ok(serde_json::from_slice(&done(execute(&self.handle, ctx.into_raw(), next.into_raw())).await?)?)
+    /// Execute: handles one run. It fails with what the stage says, or since it is none.
+    pub fn execute(&self, ctx: PipelineContext, next: Next) -> Going {
+        let (ctx, next) = (ctx.into_raw(), next.into_raw());
+        let call = match (self.vtable.execute_unread(), self.vtable.execute()) {
+            (Some(execute), _) => execute(&self.handle, ctx, next),
+            (None, Some(execute)) => returned(execute(&self.handle, ctx, next)),
+            (None, None) => return Going::Over(Err(too_old())),
+        };
+        match call {
+            Task::Done(result) => Going::Over(answer(result).map(Returned::from_raw)),
+            Task::Later(call) => Going::later(async { answer(call.await).map(Returned::from_raw) }),
+        }
     }
 
     /// Dispatch: accepts a job.
@@ -242,7 +299,144 @@ impl Instance {
     }
 }
 
-fn too_old() -> Error {
+pub(super) fn too_old() -> Error {
     Error::new(ErrorKind::Unsupported, "wrong-kind", "the module's library is from before there were pipelines")
         .hint("build the plugin anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::context::{Artifact, Context};
+    use crate::frame::Frame;
+    use crate::glue::stage::{AsExecute, open};
+    use crate::host::{HostServices, NodeFacts};
+    use crate::pipeline::{Execute, RunFacts};
+    use crate::testing::block_on;
+
+    /// Puts what the rest returns into a list.
+    struct Lists;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Nothing {}
+
+    impl Execute for Lists {
+        const NAME: &'static str = "lists";
+        type Config = Nothing;
+
+        async fn open(_: Nothing, _: &Context) -> Result<Self> {
+            Ok(Self)
+        }
+
+        async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {
+            Ok(json!([next.run(ctx).await?]))
+        }
+    }
+
+    /// Returns the number of fields; at once, or later.
+    struct Counts {
+        at_once: bool,
+    }
+
+    impl Chain for Counts {
+        fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+            let count = Ok(json!(ctx.names().len()).into());
+            match self.at_once {
+                true => Going::Over(count),
+                false => Going::later(async {
+                    tokio::task::yield_now().await;
+                    count
+                }),
+            }
+        }
+    }
+
+    /// Has no fields.
+    #[derive(Clone)]
+    struct Empty;
+
+    impl ContextStore for Empty {
+        fn facts(&self) -> RunFacts {
+            RunFacts::default()
+        }
+
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn get(&self, _: &str) -> Option<Field> {
+            None
+        }
+
+        fn set(&mut self, _: &str, _: Field) -> Result<()> {
+            Ok(())
+        }
+
+        fn remove(&mut self, _: &str) -> bool {
+            false
+        }
+    }
+
+    struct Nobody;
+
+    impl HostServices for Nobody {
+        fn log_enabled(&self, _: u8, _: &str) -> bool {
+            false
+        }
+
+        fn log(&self, _: u8, _: &str, _: &str, _: &[u8]) {}
+
+        fn set_global(&self, _: &str, _: Value) -> Result<()> {
+            Ok(())
+        }
+
+        fn global(&self, _: &str) -> Option<Value> {
+            None
+        }
+
+        fn progress(&self, _: u64, _: u64) {}
+
+        fn metric(&self, _: &str, _: f64) {}
+
+        fn cancelled(&self) -> bool {
+            false
+        }
+
+        fn until_cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+            std::future::pending()
+        }
+
+        fn register_artifact(&self, _: Frame) -> impl Future<Output = Result<Artifact>> + Send + 'static {
+            std::future::pending()
+        }
+    }
+
+    #[test]
+    fn sides_that_know_nothing_but_json_are_served_the_same() {
+        block_on(async {
+            let (configs, facts) = (json!({}), NodeFacts::default());
+            let opening = Instance::open_with(open::<AsExecute<Lists>>, &configs, &facts, Arc::new(Nobody));
+            let instance = opening.await.expect("it opens");
+            for at_once in [true, false] {
+                let (ctx, next) = (|| PipelineContext::new(Empty), || Next::new(Arc::new(Counts { at_once })));
+                let result = instance.execute(ctx(), next()).end().await;
+                assert_eq!(result.and_then(Returned::read), Ok(json!([0])));
+                // As a host of before does.
+                let execute = instance.vtable.execute().expect("it is a stage");
+                let json = done(execute(&instance.handle, ctx().into_raw(), next().into_raw())).await;
+                assert_eq!(json.as_deref(), Ok(b"[0]".as_slice()));
+                // As a plugin of before does.
+                let RawNext { handle, vtable } = next().into_raw();
+                let json = done(vtable.run()(&handle, ctx().into_raw())).await;
+                assert_eq!(json.as_deref(), Ok(b"0".as_slice()));
+            }
+            instance.close().await.expect("it closes");
+            let result = instance.execute(PipelineContext::new(Empty), Next::new(Arc::new(Counts { at_once: true })));
+            assert_eq!(result.end().await.err().map(|error| error.code), Some("gone".to_owned()));
+        });
+    }
 }

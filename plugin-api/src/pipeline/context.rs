@@ -1,7 +1,6 @@
 //! What a pipeline is about: named fields that stages read, change and pass on.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
 
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
@@ -54,10 +53,12 @@ pub struct RunFacts {
 }
 
 impl PipelineContext {
+    #[inline]
     pub(crate) fn from_raw(raw: RawContext) -> Self {
         Self { raw }
     }
 
+    #[inline]
     pub(crate) fn into_raw(self) -> RawContext {
         self.raw
     }
@@ -303,6 +304,3 @@ pub trait ContextStore: Clone + Send + Sync + 'static {
     /// Takes a field away; whether it was there.
     fn remove(&mut self, name: &str) -> bool;
 }
-
-/// A store, shared with a plugin for as long as one call has it.
-pub(crate) type SharedStore<S> = Arc<Mutex<S>>;

@@ -5,6 +5,7 @@ mod context;
 pub mod lock;
 mod next;
 pub mod queue;
+mod returned;
 
 use std::future::Future;
 
@@ -20,13 +21,14 @@ use crate::error::Result;
 pub use self::bytes::Bytes;
 pub use self::context::{ContextStore, Field, PipelineContext, RunFacts};
 pub use self::next::{Next, Rerun};
+pub use self::returned::Returned;
 
-pub(crate) use self::context::SharedStore;
 pub(crate) use self::queue::QueueRequest;
+pub(crate) use self::returned::returned;
 
 macro_rules! stage_items {
     () => {
-        /// The module's name in pipelines: letters, digits and `_`.
+        /// The module's name in documents: letters, digits and `_`.
         const NAME: &'static str;
         /// What it does, in one line.
         const DESCRIPTION: &'static str = "";
@@ -37,13 +39,13 @@ macro_rules! stage_items {
         /// Notable packages it is built on.
         const PACKAGES: &'static [&'static str] = &[];
         /// Its configs. A field without a serde default is required; doc comments become descriptions, and
-        /// `#[schemars(extend("format" = "path"))]` has the host make a path absolute against the pipeline's folder.
+        /// `#[schemars(extend("format" = "path"))]` has the host make a path absolute against the document's folder.
         type Config: DeserializeOwned + JsonSchema + Send;
 
-        /// Called once, before the first run: connect here, not for each of them.
+        /// Called once, before anything else: connect here.
         ///
         /// # Errors
-        /// The configs ask for something impossible, or what the stage needs is not there.
+        /// The configs ask for something impossible, or what it needs is not there.
         fn open(config: Self::Config, node: &Context) -> impl Future<Output = Result<Self>> + Send;
 
         /// Called last, when no call is under way any more.
@@ -56,6 +58,8 @@ macro_rules! stage_items {
         }
     };
 }
+
+pub(crate) use stage_items;
 
 /// A stage of a pipeline: looks at the context, changes it, runs the rest or does not, and looks at the result.
 ///

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::PipelineContext;
-use crate::abi::RawNext;
-use crate::context::done;
+use super::{PipelineContext, Returned, returned};
+use crate::abi::{RawNext, RawReturned};
+use crate::context::{Call, done};
 use crate::error::Result;
 
 /// The stages after this one. Running them ends it: a chain goes on once. A stage that does not run them ends the chain with
@@ -19,10 +19,12 @@ pub struct Rerun {
 }
 
 impl Next {
+    #[inline]
     pub(crate) fn from_raw(raw: RawNext) -> Self {
         Self { rest: Rerun { raw } }
     }
 
+    #[inline]
     pub(crate) fn into_raw(self) -> RawNext {
         self.rest.raw
     }
@@ -32,7 +34,7 @@ impl Next {
     /// # Errors
     /// A stage of it failed.
     pub async fn run(self, ctx: PipelineContext) -> Result<Value> {
-        self.rest.run(ctx).await
+        Returned::from_raw(self.rest.begin(ctx).await?).read()
     }
 
     /// For stages that run the rest more than once. Each run takes a context of its own.
@@ -47,7 +49,14 @@ impl Rerun {
     /// # Errors
     /// A stage of it failed.
     pub async fn run(&self, ctx: PipelineContext) -> Result<Value> {
-        let call = self.raw.vtable.run()(&self.raw.handle, ctx.into_raw());
-        Ok(serde_json::from_slice(&done(call).await?)?)
+        Returned::from_raw(self.begin(ctx).await?).read()
+    }
+
+    fn begin(&self, ctx: PipelineContext) -> Call<RawReturned> {
+        let RawNext { handle, vtable } = &self.raw;
+        done(match vtable.run_unread() {
+            Some(run) => run(handle, ctx.into_raw()),
+            None => returned(vtable.run()(handle, ctx.into_raw())),
+        })
     }
 }

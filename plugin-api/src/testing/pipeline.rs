@@ -1,4 +1,4 @@
-//! Stages and queues in process.
+//! Stages, queues and sources of streams in process.
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 use super::{FakeHost, block_on, install_panic_hook};
 use crate::abi::{self, OpenRequest, Task};
 use crate::error::Result;
-use crate::glue::stage::{AsDispatch, AsExecute, open};
-use crate::host::{Chain, Instance, NodeFacts};
+use crate::glue::stage::{AsDispatch, AsExecute, AsStream, open};
+use crate::host::{Chain, Going, Instance, NodeFacts, Returned};
 use crate::logging;
 use crate::pipeline::queue::NewJob;
 use crate::pipeline::{Bytes, ContextStore, Dispatch, Execute, Field, Next, PipelineContext, RunFacts};
+use crate::stream::StreamSource;
 
 /// A test of a stage with these configs.
 pub fn stage<M: Execute>(config: Value) -> StageTest {
@@ -38,6 +39,16 @@ pub async fn queue<M: Dispatch>(config: Value) -> Result<Instance> {
     install_panic_hook();
     let host = Arc::new(FakeHost::new(&[], false));
     Instance::open_with(open::<AsDispatch<M>>, &config, &facts(), host).await
+}
+
+/// An opened source without an end, with these configs.
+///
+/// # Errors
+/// It does not open.
+pub async fn stream<M: StreamSource>(config: Value) -> Result<Instance> {
+    install_panic_hook();
+    let host = Arc::new(FakeHost::new(&[], false));
+    Instance::open_with(open::<AsStream<M>>, &config, &facts(), host).await
 }
 
 /// A job of the pipeline `upload`, without an order, a key or a delay.
@@ -177,7 +188,9 @@ impl StageTest {
             Err(error) => Err(error),
             Ok(instance) => {
                 let rest = Recorded { rest: self.rest, seen: went_on_with.clone() };
-                let result = instance.execute(PipelineContext::new(self.fields), Next::new(rest)).await;
+                let next = Next::new(Arc::new(rest));
+                let returned = instance.execute(PipelineContext::new(self.fields), next).end().await;
+                let result = returned.and_then(|returned| returned.read());
                 let closed = instance.close().await;
                 result.and_then(|value| closed.map(|()| value))
             }
@@ -194,12 +207,12 @@ struct Recorded {
 }
 
 impl Chain for Recorded {
-    fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + 'static {
-        let rest = ctx.into_store::<Fields>().map(|fields| {
+    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+        Going::later(async move {
+            let fields = ctx.into_store::<Fields>()?;
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(fields.clone());
-            (self.rest)(&fields)
-        });
-        async move { rest?.await }
+            (self.rest)(&fields).await.map(Returned::from)
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_nats::client::{self, RequestError, RequestErrorKind};
+use async_nats::connection::State;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::context::{ContextBuilder, CreateStreamErrorKind, PublishError, PublishErrorKind};
@@ -19,6 +20,8 @@ use async_nats::jetstream::stream::{self, ConsumerErrorKind, Stream};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, jetstream};
 use bytes::Bytes;
 use pype_plugin::{Error, ErrorKind, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::sync::Notify;
 
 /// How long an answer is waited for.
@@ -26,8 +29,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server that is away is left alone between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// By their URLs. A connection is closed when the last module that uses it is.
-static OPEN: Mutex<BTreeMap<String, Weak<Connection>>> = Mutex::new(BTreeMap::new());
+/// A connection is closed when the last module that uses it is.
+static OPEN: Mutex<BTreeMap<Servers, Weak<Connection>>> = Mutex::new(BTreeMap::new());
+
+/// Where servers are, and who asks them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+pub(crate) struct Servers {
+    /// The servers, separated by commas: `nats://USER:PASSWORD@HOST:4222`, `nats://TOKEN@HOST:4222`, `tls://HOST:4222`.
+    #[serde(default = "local")]
+    url: String,
+    /// The file of credentials (a JWT, and the seed of its key) that they let in. It goes before what the URL says.
+    #[serde(default)]
+    #[schemars(extend("format" = "path"))]
+    credentials: Option<String>,
+}
 
 pub(crate) struct Connection {
     client: Client,
@@ -39,23 +54,27 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The connection to the servers that `url` names, separated by commas.
-    pub(crate) async fn open(url: &str) -> Result<Arc<Self>> {
-        let there = OPEN.lock().unwrap_or_else(PoisonError::into_inner).get(url).and_then(Weak::upgrade);
+    /// The connection to these servers.
+    pub(crate) async fn open(servers: &Servers) -> Result<Arc<Self>> {
+        let there = OPEN.lock().unwrap_or_else(PoisonError::into_inner).get(servers).and_then(Weak::upgrade);
         if let Some(connection) = there {
             return Ok(connection);
         }
-        let connection = Arc::new(Self::connect(url).await?);
+        let connection = Arc::new(Self::connect(servers).await?);
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, connection| connection.strong_count() > 0);
-        open.insert(url.to_owned(), Arc::downgrade(&connection));
+        open.insert(servers.clone(), Arc::downgrade(&connection));
         Ok(connection)
     }
 
-    async fn connect(url: &str) -> Result<Self> {
+    async fn connect(Servers { url, credentials }: &Servers) -> Result<Self> {
         let (servers, shown) = servers(url)?;
         let lost = Arc::new(Notify::new());
-        let options = let_in(&servers)
+        let options = match credentials {
+            Some(path) => with_credentials(path).await?,
+            None => let_in(&servers),
+        };
+        let options = options
             .name("pype")
             .connection_timeout(PATIENCE)
             .request_timeout(Some(PATIENCE))
@@ -68,7 +87,7 @@ impl Connection {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 let message = format!("`{shown}` lets nobody in with these credentials");
                 Error::new(ErrorKind::Config, "nats-denied", message)
-                    .hint("put them into the URL: `nats://USER:PASSWORD@HOST:4222` or `nats://TOKEN@HOST:4222`")
+                    .hint("put them into the URL (`nats://USER:PASSWORD@HOST:4222`, `nats://TOKEN@HOST:4222`), or name a file in `credentials`")
             }
             ConnectErrorKind::Tls => {
                 Error::new(ErrorKind::Config, "nats-tls", format!("`{shown}` has no TLS that can be trusted"))
@@ -129,7 +148,14 @@ impl Connection {
         }
     }
 
-    fn not_stored(&self, doing: &str, subject: &str, cause: &PublishError, size: usize) -> Result<Option<u64>> {
+    /// The error for what was not stored; `None` as with [`Self::store`].
+    pub(crate) fn not_stored(
+        &self,
+        doing: &str,
+        subject: &str,
+        cause: &PublishError,
+        size: usize,
+    ) -> Result<Option<u64>> {
         match cause.kind() {
             PublishErrorKind::WrongLastSequence => Ok(None),
             PublishErrorKind::MaxPayloadExceeded => Err(self.too_large(size)),
@@ -186,11 +212,16 @@ impl Connection {
             // What was sent before the connection was lost may not have come to the server that has answered.
             Ok(()) if self.connects() == connects => Ok(()),
             Ok(()) => Err(self.unreachable(&doing)),
-            Err(NotPublished::Publish(cause)) if cause.kind() == client::PublishErrorKind::MaxPayloadExceeded => {
-                Err(self.too_large(size))
-            }
-            Err(NotPublished::Publish(cause)) => Err(self.failed(&doing, &cause)),
+            Err(NotPublished::Publish(cause)) => Err(self.not_published(&doing, &cause, size)),
             Err(NotPublished::RoundTrip(cause)) => Err(self.failed(&doing, &cause)),
+        }
+    }
+
+    /// The error for what did not leave.
+    pub(crate) fn not_published(&self, doing: &str, cause: &client::PublishError, size: usize) -> Error {
+        match cause.kind() {
+            client::PublishErrorKind::MaxPayloadExceeded => self.too_large(size),
+            _ => self.failed(doing, cause),
         }
     }
 
@@ -203,9 +234,13 @@ impl Connection {
         }
     }
 
-    /// How often it was connected.
-    fn connects(&self) -> u64 {
+    /// How often it was connected. What was asked of a server before it was the last time is not answered any more.
+    pub(crate) fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
     }
 
     /// The error for what a call of the client came to.
@@ -258,7 +293,7 @@ impl Connection {
 }
 
 /// Where a server is that was started without further ado.
-pub(crate) fn local() -> String {
+fn local() -> String {
     "nats://127.0.0.1:4222".to_owned()
 }
 
@@ -308,6 +343,16 @@ fn let_in(servers: &[ServerAddr]) -> ConnectOptions {
         Some((token, None)) => ConnectOptions::with_token(decoded(token)),
         None => ConnectOptions::new(),
     }
+}
+
+/// Options with who is let in, as a file says.
+async fn with_credentials(path: &str) -> Result<ConnectOptions> {
+    ConnectOptions::with_credentials_file(path).await.map_err(|cause| {
+        let message = format!("`credentials`: `{path}` is no file of credentials that can be read");
+        Error::new(ErrorKind::Config, "bad-credentials", message)
+            .caused_by(cause)
+            .hint("`nsc generate creds` writes one")
+    })
 }
 
 /// A part of a URL, with `%XX` as the bytes that they stand for (RFC 3986, 2.1).

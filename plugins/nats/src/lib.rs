@@ -1,4 +1,5 @@
-//! What pype does with NATS: `jetstream`, a queue that machines share; `nats_publish` and `nats_subscribe`, messages.
+//! What pype does with NATS: `jetstream`, a queue that machines share; `nats_publish` and `nats_subscribe`, messages;
+//! `jetstream_source` and `nats_sink`, streams.
 //!
 //! | room | what it does |
 //! |---|---|
@@ -7,8 +8,11 @@
 //! | [`record`] | what is kept of a job, and every decision about it, without I/O |
 //! | [`bucket`], [`hints`], [`name`] | where it is kept: compare-and-set, what may be due, legal keys |
 //! | [`publish`], [`subscribe`], [`subject`] | messages out and in, and where they go |
+//! | [`source`] | a stream of JetStream as a source without an end, through a durable consumer |
+//! | [`sink`], [`column`], [`send`] | rows as messages, many at a time, each confirmed |
 
 mod bucket;
+mod column;
 mod connection;
 mod hints;
 mod jetstream;
@@ -16,6 +20,9 @@ mod name;
 mod publish;
 mod pull;
 mod record;
+mod send;
+mod sink;
+mod source;
 mod subject;
 mod subscribe;
 #[cfg(test)]
@@ -25,6 +32,8 @@ use pype_plugin::export_plugin;
 
 export_plugin! {
     sources: [subscribe::NatsSubscribe],
+    sinks: [sink::NatsSink],
+    streams: [source::JetStreamSource],
     executes: [publish::NatsPublish],
     dispatches: [jetstream::JetStream],
 }

@@ -9,7 +9,7 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use pype_plugin::RetryPolicy;
 use pype_plugin::prelude::*;
 
-use crate::connection::{self, Connection};
+use crate::connection::{Connection, Servers};
 use crate::subject;
 
 pub(crate) struct NatsPublish {
@@ -22,9 +22,8 @@ pub(crate) struct NatsPublish {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The servers, separated by commas: `nats://USER:PASSWORD@HOST:4222`, `nats://TOKEN@HOST:4222`, `tls://HOST:4222`.
-    #[serde(default = "connection::local")]
-    url: String,
+    #[serde(flatten)]
+    servers: Servers,
     /// The subject: `orders.new`.
     subject: String,
     /// The fields that are published, as one JSON object; all that are no bytes, if none is named.
@@ -57,7 +56,7 @@ impl Execute for NatsPublish {
             return Err(Error::new(ErrorKind::Config, "fields-and-body", message).hint("leave one of them out"));
         }
         let headers = headers(&config.headers)?;
-        Ok(Self { connection: Connection::open(&config.url).await?, headers, config })
+        Ok(Self { connection: Connection::open(&config.servers).await?, headers, config })
     }
 
     async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use pype_plugin::prelude::*;
 use tokio::time::Instant;
 
-use crate::connection::{self, Connection};
+use crate::connection::{Connection, Servers};
 use crate::subject;
 
 /// A batch is full with so many rows, or with so many bytes.
@@ -33,9 +33,8 @@ pub(crate) struct NatsSubscribe {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The servers, separated by commas: `nats://USER:PASSWORD@HOST:4222`, `nats://TOKEN@HOST:4222`, `tls://HOST:4222`.
-    #[serde(default = "connection::local")]
-    url: String,
+    #[serde(flatten)]
+    servers: Servers,
     /// The subject, with wildcards if you like: `orders.*`, `orders.>`.
     subject: String,
     /// Of those that listen with the same name, one gets each message.
@@ -74,7 +73,7 @@ impl Source for NatsSubscribe {
             return Err(Error::new(ErrorKind::Config, "bad-queue-group", message));
         }
         let bounds = Bounds::of(&config)?;
-        Ok(Self { connection: Connection::open(&config.url).await?, bounds, config })
+        Ok(Self { connection: Connection::open(&config.servers).await?, bounds, config })
     }
 
     async fn run(&mut self, ctx: &Context) -> Result<Outputs> {

@@ -2,24 +2,26 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
+use arrow_array::{LargeStringArray, RecordBatch, StringViewArray};
 use pype_plugin::Field;
 use pype_plugin::host::Instance;
 use pype_plugin::prelude::*;
 use pype_plugin::queue::{Accepted, JobFilter, JobState, LeaseRequest, LeasedJob, NewJob, Verdict};
+use pype_plugin::stream::{NewRecord, RecordsBuilder};
 use pype_plugin::testing::{self, block_on};
 use pype_tests::services::Server;
 use serde_json::json;
 
 use crate::bucket::Bucket;
-use crate::connection::Connection;
+use crate::connection::{Connection, Servers};
 use crate::jetstream::JetStream;
 use crate::publish::NatsPublish;
+use crate::sink::NatsSink;
 use crate::subscribe::NatsSubscribe;
 
 /// The server of this process.
-fn server() -> Option<&'static Server> {
+pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     SERVER.get_or_init(Server::nats).as_ref()
 }
@@ -28,8 +30,12 @@ fn is_there() -> bool {
     server().is_some()
 }
 
-fn url(server: &Server) -> String {
+pub(crate) fn url(server: &Server) -> String {
     format!("nats://{}", server.address())
+}
+
+pub(crate) fn servers(server: &Server) -> Servers {
+    serde_json::from_value(json!({ "url": url(server) })).expect("as configs have it")
 }
 
 async fn open_at(url: &str, name: &str) -> Result<Instance> {
@@ -114,7 +120,7 @@ async fn lease_one(queue: &Instance) -> LeasedJob {
 
 /// What is kept of a queue, for those who break it.
 async fn kept(name: &str) -> Bucket {
-    let connection = Connection::open(&url(server().expect("asked before"))).await.expect("connected");
+    let connection = Connection::open(&servers(server().expect("asked before"))).await.expect("connected");
     Bucket::open(connection, &format!("{name}-jobs"), 1).await.expect("opened")
 }
 
@@ -307,4 +313,139 @@ fn a_stream_takes_what_a_run_publishes_once() {
     assert_eq!(block_on(stream.get_info()).expect("told").state.messages, 3);
     let nobody = publish("elsewhere", "1").expect_err("there is no such stream");
     assert_eq!((nobody.code.as_str(), nobody.retryable), ("no-stream", true));
+}
+
+fn streamed(server: &Server, name: &str, subjects: &str) -> async_nats::jetstream::stream::Stream {
+    block_on(async {
+        let client = async_nats::connect(url(server)).await.expect("connected");
+        let (name, subjects) = (name.to_owned(), vec![subjects.to_owned()]);
+        let config = async_nats::jetstream::stream::Config { name, subjects, ..Default::default() };
+        async_nats::jetstream::new(client).create_stream(config).await.expect("made")
+    })
+}
+
+fn rows(columns: Vec<(&str, Arc<dyn arrow_array::Array>)>) -> Frame {
+    let batch = RecordBatch::try_from_iter(columns).expect("a batch");
+    Frame::from_record_batches(batch.schema(), [batch])
+}
+
+#[test]
+fn rows_are_messages_in_their_order_and_the_same_one_only_once() {
+    let Some(server) = server() else { return };
+    let stream = streamed(server, "sunk", "sunk.>");
+    let sink = |more: Value, frame: Frame| {
+        let mut config = json!({ "url": url(server) });
+        config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        testing::sink::<NatsSink>(config).input("input", frame).run()
+    };
+    let stored = |sequence: u64| block_on(stream.get_raw_message(sequence)).expect("there");
+    let count = || block_on(stream.get_info()).expect("told").state.messages;
+
+    // As many columns as it takes, laid out as polars does.
+    let values: Vec<String> = (0..2000).map(|number| format!("value {number}")).collect();
+    let frame = || {
+        rows(vec![
+            ("id", Arc::new(LargeStringArray::from(values.clone()))),
+            ("value", Arc::new(StringViewArray::from_iter_values(&values))),
+        ])
+    };
+    for _ in 0..2 {
+        let done = sink(json!({ "subject": "sunk.all", "message_id": "id" }), frame());
+        assert_eq!(done.result, Ok(()));
+        let bytes = values.iter().map(|value| value.len() as u64).sum();
+        let uri = Some("nats:sunk.all".to_owned());
+        assert_eq!(done.commits, [Commit { rows: Some(2000), bytes: Some(bytes), uri }]);
+        assert_eq!(count(), 2000);
+    }
+    assert!((1..=2000).all(|sequence| *stored(sequence).payload == *values[sequence as usize - 1].as_bytes()));
+
+    // Records go where they say.
+    let mut records = RecordsBuilder::default();
+    let record = NewRecord { topic: "sunk.one", value: Some(b"v"), ..NewRecord::default() };
+    records.push(record, [("a", Some(b"1".as_slice()))]);
+    records.push(NewRecord { topic: "sunk.two", ..record }, []);
+    assert_eq!(sink(json!({}), records.finish_frame()).result, Ok(()));
+    let (one, two) = (stored(2001), stored(2002));
+    let header = one.headers.get("a").map(|value| value.as_str());
+    assert_eq!((one.subject.as_str(), header, two.subject.as_str()), ("sunk.one", Some("1"), "sunk.two"));
+
+    let text = |value: &'static str| Arc::new(LargeStringArray::from(vec![value])) as Arc<dyn arrow_array::Array>;
+    let number = || Arc::new(arrow_array::Int64Array::from(vec![1])) as Arc<dyn arrow_array::Array>;
+    for (config, columns, code) in [
+        (json!({ "subject": "elsewhere" }), vec![("value", text("v"))], "no-stream"),
+        (json!({ "subject": "sunk.*" }), vec![("value", text("v"))], "bad-subject"),
+        (json!({ "subject": "sunk.a", "subject_column": "b" }), vec![("value", text("v"))], "two-subjects"),
+        (json!({ "subject": "sunk.a" }), vec![("text", text("v"))], "no-column"),
+        (json!({ "subject": "sunk.a" }), vec![("value", number())], "wrong-type"),
+        (json!({ "subject": "sunk.a" }), vec![("value", text("v")), ("headers", text("{}"))], "wrong-type"),
+        (json!({ "subject_column": "to" }), vec![("value", text("v")), ("to", text("a b"))], "bad-subject"),
+        (json!({}), vec![("value", text("v"))], "no-column"),
+    ] {
+        let error = sink(config.clone(), rows(columns)).result.expect_err("refused");
+        assert_eq!(error.code, code, "{config}: {error}");
+    }
+    assert_eq!(count(), 2002);
+}
+
+#[test]
+fn rows_go_to_whoever_listens_if_no_stream_is_to_take_them() {
+    let Some(server) = server() else { return };
+    let listen = json!({ "url": url(server), "subject": "heard.>", "messages": 1, "for_s": 30 });
+    let heard = listened(listen, || {
+        let mut records = RecordsBuilder::default();
+        let record = NewRecord { topic: "heard.it", value: Some(b"v"), ..NewRecord::default() };
+        records.push(record, [("a", Some(b"1".as_slice())), ("Nats-Rollup", Some(b"all")), ("a", Some(b"2"))]);
+        let config = json!({ "url": url(server), "jetstream": false });
+        assert_eq!(testing::sink::<NatsSink>(config).input("input", records.finish_frame()).run().result, Ok(()));
+    });
+    assert_eq!(heard.column(0).as_string::<i32>().value(0), "heard.it");
+    assert_eq!(heard.column(1).as_binary::<i32>().value(0), b"v");
+    assert_eq!(heard.column(2).as_string::<i32>().value(0), r#"{"a":["1","2"]}"#);
+}
+
+/// A server with a configuration of its own.
+struct Configured(std::process::Child, String);
+
+impl Configured {
+    fn start(file: &str) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("bound");
+        drop(socket);
+        let mut command = std::process::Command::new("nats-server");
+        command.args(["-c", file, "-a", "127.0.0.1", "-p"]).arg(address.port().to_string());
+        let null = std::process::Stdio::null;
+        let child = command.stdin(null()).stdout(null()).stderr(null()).spawn().expect("it is installed");
+        let server = Self(child, format!("nats://{address}"));
+        pype_tests::wait_for("the server", || std::net::TcpStream::connect(address).ok());
+        server
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        self.0.kill().expect("it is ours");
+        self.0.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn credentials_of_a_file_let_in() {
+    if !is_there() {
+        return;
+    }
+    let file = |name: &str| format!("{}/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
+    let server = Configured::start(&file("operator.conf"));
+    let sink = |more: Value| {
+        let mut config = json!({ "url": server.1, "subject": "a", "jetstream": false });
+        config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let frame = rows(vec![("value", Arc::new(StringViewArray::from(vec!["v"])))]);
+        testing::sink::<NatsSink>(config).input("input", frame).run().result
+    };
+    assert_eq!(sink(json!({ "credentials": file("user.creds") })), Ok(()));
+    let denied = sink(json!({})).expect_err("nobody knows who that is");
+    assert!(denied.code == "nats-denied" && denied.hint.as_deref().is_some_and(|hint| hint.contains("`credentials`")));
+    for none in [file("operator.conf"), file("nobody.creds")] {
+        let error = sink(json!({ "credentials": none })).expect_err("refused");
+        assert!(error.code == "bad-credentials" && error.message.contains(&none), "{error}");
+    }
 }

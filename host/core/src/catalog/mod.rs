@@ -126,6 +126,9 @@ pub struct ModuleEntry {
     /// The lists it announces while it runs: what an ITERATE edge goes over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lists: Vec<String>,
+    /// Of a source: it has no end. It feeds streams, and no flow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unbounded: bool,
     /// When a stage is tried again, if its pipeline says nothing of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,

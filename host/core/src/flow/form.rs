@@ -2,7 +2,7 @@
 
 use super::edge::{CONTROL_PATTERN, DATA_PATTERN};
 use super::spec::{Date, ExecutionMode, FailStrategy, FlowName, Isolation, Join, ModuleName, NodeId, Version};
-use crate::form::{Content, Form, LABELS, names, optional, required};
+use crate::form::{Content, Form, Key, LABELS, names, optional, required};
 
 pub(super) static DOCUMENT: Form = Form {
     what: "a flow document",
@@ -77,7 +77,7 @@ pub(super) const EXECUTION_MODES: [(&str, ExecutionMode); 4] = [
     ("dask", ExecutionMode::Lazy),
 ];
 
-pub(super) static MODULE: Form = Form {
+pub(crate) static MODULE: Form = Form {
     what: "a module",
     about: "One module of the flow.",
     keys: &[
@@ -97,7 +97,7 @@ pub(super) static MODULE: Form = Form {
     ],
 };
 
-pub(super) static CONFIGS: Form = Form {
+pub(crate) static CONFIGS: Form = Form {
     what: "`configs`",
     about: "What the module is told. A text may hold templates: `{{context.day}}`, `{{env.HOME}}`, `{{orders__row_count}}`.",
     keys: &[
@@ -138,11 +138,7 @@ pub(super) static CONNECTIONS: Form = Form {
     what: "`connections`",
     about: "How the modules are joined.",
     keys: &[
-        optional(
-            "data",
-            Content::Patterned(DATA_PATTERN, DATA_EDGE),
-            "Where data goes; modules joined so are one sub flow.",
-        ),
+        DATA,
         optional(
             "control",
             Content::Patterned(CONTROL_PATTERN, CONTROL_EDGE),
@@ -150,6 +146,12 @@ pub(super) static CONNECTIONS: Form = Form {
         ),
     ],
 };
+
+pub(crate) const DATA: Key = optional(
+    "data",
+    Content::Patterned(DATA_PATTERN, DATA_EDGE),
+    "Where data goes; modules joined so are one sub flow.",
+);
 
 const DATA_EDGE: &str = "`id.port - id.port`: from an output of one module to an input of another.";
 

@@ -5,7 +5,7 @@
 
 pub mod dag;
 mod edge;
-mod form;
+pub(crate) mod form;
 pub mod load;
 pub mod plan;
 mod precedence;

@@ -10,6 +10,7 @@ use crate::catalog::{Catalog, ModuleEntry};
 use crate::document::child;
 use crate::form::parameters::{self, exactly};
 use crate::form::schema::document;
+use crate::name::ModuleName;
 
 /// The schema of flows of any modules.
 #[must_use]
@@ -21,13 +22,22 @@ pub fn schema() -> Value {
 #[must_use]
 pub fn schema_with(catalog: &Catalog) -> Value {
     let mut schema = schema();
-    let modules: Vec<_> = catalog.iter().filter(|(_, entry)| entry.kind.in_flows()).collect();
-    let module = &mut schema["properties"]["modules"]["items"];
+    let modules: Vec<_> = catalog.iter().filter(|(_, entry)| entry.kind.in_flows() && !entry.unbounded).collect();
+    restrict(&mut schema["properties"]["modules"]["items"], &modules);
+    schema["$defs"] = definitions(&modules);
+    schema
+}
+
+/// Has the schema of a mapping with `name` and `configs` take these modules only, which [`definitions`] describes.
+pub(crate) fn restrict(module: &mut Value, modules: &[(&ModuleName, &ModuleEntry)]) {
     module["properties"]["name"]["enum"] = modules.iter().map(|(name, _)| name.as_str()).collect();
     module["allOf"] = modules.iter().map(|(name, entry)| configs_of(name.as_str(), entry)).collect();
+}
+
+/// What these modules can be told, for the `$defs` of the document.
+pub(crate) fn definitions(modules: &[(&ModuleName, &ModuleEntry)]) -> Value {
     let definitions = modules.iter().map(|(name, entry)| (name.to_string(), described(name.as_str(), entry)));
-    schema["$defs"] = Value::Object(definitions.collect());
-    schema
+    Value::Object(definitions.collect())
 }
 
 /// A module of this name has these configs.

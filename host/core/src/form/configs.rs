@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Node, Source, SpanMap, Spanned, child};
 use crate::name::{ModuleName, NodeId};
 use crate::suggest;
-use crate::template::{Checked, Context, References, check};
+use crate::template::{Checked, Context, References, check, name_span};
 
 /// What a document tells a module.
 pub(crate) struct Given<'a> {
@@ -76,6 +76,26 @@ impl<'a> Given<'a> {
             Check { source, id, spans: &spans, name, entry }.check(value, &unresolved, schemas, found);
         }
         Configs { configs, spans, references }
+    }
+}
+
+impl Configs {
+    /// Reports the names that templates use of what a flow alone has. Why it has none here goes into the message: of globals
+    /// the first, of loops the second.
+    pub(crate) fn refuse_globals(&self, source: &Source, no_globals: &str, no_loops: &str, found: &mut Diagnostics) {
+        for (pointer, references) in &self.references {
+            let leaf = self.spans.value(pointer);
+            let mut refuse = |code, name: &str, why: &str| {
+                let span = leaf.map(|leaf| name_span(source, leaf, name));
+                found.push(source.error(code, span, format!("`{name}` stands for nothing: {why}")));
+            };
+            for name in &references.globals {
+                refuse("unknown-global", name, no_globals);
+            }
+            for name in &references.iter {
+                refuse("no-loop", &format!("iter.{name}"), no_loops);
+            }
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 
 pub(crate) mod configs;
 pub(crate) mod fields;
+pub(crate) mod ids;
+pub(crate) mod meta;
 pub(crate) mod parameters;
 pub(crate) mod schema;
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::context::ContextSpec;
 use crate::catalog::{ModuleEntry, ModuleKind};
 use crate::document::{Source, SpanMap};
+pub use crate::form::meta::About;
 use crate::name::{ModuleName, NodeId, PipelineName, Version};
 use crate::retry::Retry;
 
@@ -55,20 +56,6 @@ pub struct Parts {
     pub settings: Settings,
     /// The document that the spans of the stages belong to.
     pub source: Source,
-}
-
-/// What a pipeline says about itself that does not change how it runs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct About {
-    /// Who wrote it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub authors: Vec<String>,
-    /// What it is for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub desc: Option<String>,
-    /// What it can be selected by: names and plain values.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub labels: Map<String, Value>,
 }
 
 /// How to run a pipeline.

@@ -184,6 +184,7 @@ async fn opened(plan: &Arc<Plan>, spans: &Spans, log: &Log) -> Arc<Opened> {
         large: None,
         observer: Arc::new(|_| {}),
         metrics: Metrics::default(),
+        runs: Metrics::default().runs(plan.name().as_str()),
         spans: spans.clone(),
         cancel,
         queue_key: None,

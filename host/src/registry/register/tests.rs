@@ -59,6 +59,7 @@ fn module(name: &str) -> ModuleDescriptor {
         lists: Vec::new(),
         retry: None,
         exclusive: false,
+        acknowledge: None,
         packages: Vec::new(),
         config_schema: json!({"properties": {"rows": {"type": "integer"}}, "required": ["rows"]}),
     }

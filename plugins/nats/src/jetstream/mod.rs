@@ -38,7 +38,7 @@ use pype_plugin::queue::{
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
-use crate::connection::{self, Connection};
+use crate::connection::{Connection, Servers};
 use crate::hints::Hints;
 use crate::record::Record;
 
@@ -63,9 +63,8 @@ pub(crate) struct JetStream {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The servers, separated by commas: `nats://USER:PASSWORD@HOST:4222`, `nats://TOKEN@HOST:4222`, `tls://HOST:4222`.
-    #[serde(default = "connection::local")]
-    url: String,
+    #[serde(flatten)]
+    servers: Servers,
     /// Pipelines that name the same one share it. Letters, digits, `_` and `-`.
     #[serde(default = "pype")]
     name: String,
@@ -90,13 +89,13 @@ impl Dispatch for JetStream {
     type Config = Config;
 
     async fn open(config: Config, _: &Context) -> Result<Self> {
-        let Config { url, name, replicas } = config;
+        let Config { servers, name, replicas } = config;
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if name.is_empty() || !name.bytes().all(is_legal) {
             let message = format!("`name`: `{name}` is not made of letters, digits, `_` and `-`");
             return Err(Error::new(ErrorKind::Config, "bad-name", message));
         }
-        let connection = Connection::open(&url).await?;
+        let connection = Connection::open(&servers).await?;
         let queue = Self {
             bucket: Bucket::open(connection.clone(), &format!("{name}-jobs"), replicas).await?,
             hints: Hints::open(connection, &name, replicas).await?,

@@ -9,7 +9,7 @@ use crate::form::fields::Fields;
 use crate::template::Context;
 
 /// Reads the configs of a module.
-pub(super) fn configs(
+pub(crate) fn configs(
     source: &Source,
     id: &Spanned<NodeId>,
     node: Option<&Spanned<Node>>,

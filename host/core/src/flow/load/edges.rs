@@ -32,7 +32,7 @@ pub(super) fn connections(source: &Source, node: &Spanned<Node>, context: &Conte
     let control = fields.optional("control");
     fields.finish(found);
     let mut complete = true;
-    let data = all(source, data, "data", data_edge, &mut complete, found);
+    let data = data_edges(source, data, &mut complete, found);
     let control = all(source, control, "control", control_edge, &mut complete, found);
     for ControlEdge { valve, .. } in &control {
         if let Condition::When(expression) = &valve.value.condition {
@@ -40,6 +40,16 @@ pub(super) fn connections(source: &Source, node: &Spanned<Node>, context: &Conte
         }
     }
     Edges { data, control, complete }
+}
+
+/// Reads data edges. `complete` becomes false if one of them cannot be read.
+pub(crate) fn data_edges(
+    source: &Source,
+    node: Option<&Spanned<Node>>,
+    complete: &mut bool,
+    found: &mut Diagnostics,
+) -> Vec<DataEdge> {
+    all(source, node, "data", data_edge, complete, found)
 }
 
 fn all<T>(

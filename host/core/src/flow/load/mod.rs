@@ -20,6 +20,10 @@ use crate::document::{Node, Source, Spanned, parse};
 use crate::form::fields::Fields;
 use crate::template::Context;
 
+pub(crate) use self::configs::configs;
+pub(crate) use self::edges::data_edges;
+pub(crate) use self::modules::modules;
+
 /// Reads a flow document. There is a flow wherever its shape can be made out, so that [`super::plan`] can add its own
 /// findings; only if there are no errors among the findings is it right.
 #[must_use]

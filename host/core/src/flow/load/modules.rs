@@ -13,7 +13,7 @@ use crate::form::fields::{Fields, list};
 use crate::template::Context;
 
 /// Reads all modules. None if one of them is not even named: what follows would blame its edges.
-pub(super) fn modules(
+pub(crate) fn modules(
     source: &Source,
     node: &Spanned<Node>,
     catalog: &Catalog,
@@ -57,6 +57,11 @@ fn module(
         Some(entry) if !entry.kind.in_flows() => {
             let message = format!("`{}` is a stage of pipelines ({}), not a module of flows", name.value, entry.kind);
             found.push(source.error("wrong-kind", name.span, message));
+        }
+        Some(entry) if entry.unbounded => {
+            let message = format!("`{}` has no end: it feeds a stream, not a flow", name.value);
+            let help = "a document that starts with `stream:` takes it as its `source`";
+            found.push(source.error("unbounded-source", name.span, message).help(help));
         }
         Some(_) => {}
     }

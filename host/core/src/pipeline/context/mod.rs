@@ -27,8 +27,13 @@ pub use spec::{ContextSpec, FieldSpec, FieldType, Migration, UnknownVersion};
 /// What the stages of a pipeline work on. A clone shares the fields until one of the two changes them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Context {
+    content: Arc<Content>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Content {
     version: ContextVersion,
-    fields: Arc<IndexMap<String, Field>>,
+    fields: IndexMap<String, Field>,
 }
 
 /// Why something is no context of a pipeline.
@@ -106,7 +111,7 @@ impl Context {
     /// A context as it was stored, of whatever version, and not checked yet: [`Context::migrate`] does that.
     #[must_use]
     pub fn stored(version: ContextVersion, fields: impl IntoIterator<Item = (String, Field)>) -> Context {
-        Context { version, fields: Arc::new(fields.into_iter().collect()) }
+        Context::of(version, fields.into_iter().collect())
     }
 
     /// The same in the layout that a pipeline has now: an older version goes through the chain of migrations. Fields
@@ -115,8 +120,9 @@ impl Context {
     /// # Errors
     /// If no chain leads from its version to the current one, which is never guessed; or all that is wrong with its fields.
     pub fn migrate(self, spec: &ContextSpec) -> Result<Context, ContextError> {
-        let steps = spec.migrations_from(&self.version)?;
-        let fields = steps.into_iter().fold(Arc::unwrap_or_clone(self.fields), |fields, step| step.apply(fields));
+        let Content { version, fields } = Arc::unwrap_or_clone(self.content);
+        let steps = spec.migrations_from(&version)?;
+        let fields = steps.into_iter().fold(fields, |fields, step| step.apply(fields));
         Context::checked(spec, fields, Undeclared::Kept)
     }
 
@@ -138,26 +144,30 @@ impl Context {
             Undeclared::Refused => errors.extend(given.into_keys().map(|name| unknown(spec, name))),
         }
         match errors.is_empty() {
-            true => Ok(Context { version: spec.version.clone(), fields: Arc::new(fields) }),
+            true => Ok(Context::of(spec.version.clone(), fields)),
             false => Err(ContextError::Fields(errors)),
         }
+    }
+
+    fn of(version: ContextVersion, fields: IndexMap<String, Field>) -> Context {
+        Context { content: Arc::new(Content { version, fields }) }
     }
 
     /// The version of its layout.
     #[must_use]
     pub fn version(&self) -> &ContextVersion {
-        &self.version
+        &self.content.version
     }
 
     /// A field.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Field> {
-        self.fields.get(name)
+        self.content.fields.get(name)
     }
 
     /// All fields: the declared ones first.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Field)> {
-        self.fields.iter().map(|(name, field)| (name.as_str(), field))
+        self.content.fields.iter().map(|(name, field)| (name.as_str(), field))
     }
 
     /// Sets a field: a declared one to what its type takes, any other to anything. `null` takes out what need not be there.
@@ -166,15 +176,15 @@ impl Context {
     /// If it is declared, and of another type. It then holds what it held.
     pub fn set(&mut self, spec: &ContextSpec, name: &str, field: Field) -> Result<(), FieldError> {
         let Some(declared) = spec.fields.get(name) else {
-            Arc::make_mut(&mut self.fields).insert(name.to_owned(), field);
+            self.fields_mut().insert(name.to_owned(), field);
             return Ok(());
         };
         if declared.may_be_absent() && declared.kind != FieldType::Any && field.is_null() {
-            Arc::make_mut(&mut self.fields).shift_remove(name);
+            self.fields_mut().shift_remove(name);
             return Ok(());
         }
         let taken = declared.kind.take(field).map_err(|problem| FieldError { field: name.to_owned(), problem })?;
-        Arc::make_mut(&mut self.fields).insert(name.to_owned(), taken);
+        self.fields_mut().insert(name.to_owned(), taken);
         Ok(())
     }
 
@@ -186,13 +196,17 @@ impl Context {
         if spec.fields.get(name).is_some_and(|declared| !declared.may_be_absent()) {
             return Err(FieldError { field: name.to_owned(), problem: FieldProblem::Needed });
         }
-        Ok(Arc::make_mut(&mut self.fields).shift_remove(name))
+        Ok(self.fields_mut().shift_remove(name))
+    }
+
+    fn fields_mut(&mut self) -> &mut IndexMap<String, Field> {
+        &mut Arc::make_mut(&mut self.content).fields
     }
 
     /// As JSON, without the fields that hold bytes.
     #[must_use]
     pub fn to_json_without_bytes(&self) -> Value {
-        let json = self.fields.iter().filter_map(|(name, field)| Some((name.clone(), field.as_json()?.clone())));
+        let json = self.fields().filter_map(|(name, field)| Some((name.to_owned(), field.as_json()?.clone())));
         Value::Object(json.collect())
     }
 

@@ -1,7 +1,6 @@
 //! From text to a [`Plan`], with every problem at once.
 
 mod context;
-mod ids;
 mod stages;
 
 use std::time::Duration;
@@ -9,12 +8,12 @@ use std::time::Duration;
 use self::stages::Reader;
 pub(super) use self::stages::{QUEUE, SCHEDULE_JOB};
 use super::form;
-use super::plan::{About, Parts, Plan, Settings};
+use super::plan::{Parts, Plan, Settings};
 use crate::catalog::Catalog;
 use crate::diagnostic::Diagnostics;
 use crate::document::{Node, Source, Spanned, parse};
 use crate::form::fields::Fields;
-use crate::name::{PipelineName, Version};
+use crate::form::meta::{Meta, meta};
 use crate::template;
 
 pub(super) fn load_and_plan(
@@ -47,7 +46,7 @@ fn document(
     let settings = top.optional("settings");
     top.finish(found);
 
-    let meta = meta.and_then(|node| self::meta(source, node, found));
+    let meta = meta.and_then(|node| self::meta(source, node, &form::META, found));
     let spec = declared.and_then(|node| context::context(source, node, found));
     let dead_letter = on_error.and_then(|node| self::dead_letter(source, node, found));
     let settings = settings.map_or_else(Settings::default, |node| self::settings(source, node, found));
@@ -55,7 +54,7 @@ fn document(
     let has_shard_key = spec.as_ref().is_none_or(|spec| spec.shard_key.is_some());
     let reader = Reader { source, catalog, context, has_shard_key };
     let stages = stages.and_then(|node| reader.stages(node, dead_letter, found));
-    let ((name, version, about), stages) = (meta?, stages?);
+    let (Meta { name, version, about }, stages) = (meta?, stages?);
     Some(Parts {
         name,
         version,
@@ -67,17 +66,6 @@ fn document(
         settings,
         source: source.clone(),
     })
-}
-
-fn meta(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<(PipelineName, Version, About)> {
-    let mut fields = Fields::of(source, node, &form::META, found)?;
-    let name = fields.required("name", found).and_then(|node| fields.name(node, "name", found));
-    let version = fields.required("version", found).and_then(|node| fields.name(node, "version", found));
-    let authors = fields.optional("authors").and_then(|node| fields.texts(node, "authors", found));
-    let desc = fields.optional("desc").and_then(|node| fields.text(node, "desc", found));
-    let labels = fields.labels(found);
-    fields.finish(found);
-    Some((name?, version?, About { authors: authors.unwrap_or_default(), desc, labels }))
 }
 
 fn dead_letter<'a>(source: &'a Source, node: &'a Spanned<Node>, found: &mut Diagnostics) -> Option<&'a Spanned<Node>> {

@@ -3,19 +3,19 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::ids::ids;
 use super::timeout;
 use crate::catalog::{Catalog, ModuleEntry, ModuleKind};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::{Node, Source, SpanMap, Spanned};
 use crate::form::configs::{Configs, Described, Given, Schemas};
 use crate::form::fields::{Fields, bad_name, list};
+use crate::form::ids::ids;
 use crate::name::{ModuleName, NodeId};
 use crate::pipeline::form;
 use crate::pipeline::plan::{Large, Queueing, Stage};
 use crate::retry::Retry;
 use crate::suggest;
-use crate::template::{self, check, name_span};
+use crate::template::{self, check};
 
 /// What stands for the module that `configs` names under `queue`.
 pub(in crate::pipeline) const SCHEDULE_JOB: &str = "schedule_job";
@@ -248,7 +248,12 @@ impl<'a> Reader<'a> {
         }
         let described = module.as_ref().map(|Module { name, entry }| Described { name, entry, schemas });
         let read = given.check(described, self.context, found);
-        self.no_globals(&read, found);
+        read.refuse_globals(
+            self.source,
+            "the stages of a pipeline announce no globals",
+            "a pipeline has no loops",
+            found,
+        );
         let (module, Configs { configs, spans, .. }) = (module?, read);
         Some(Stage {
             id: id.value.clone(),
@@ -342,23 +347,6 @@ impl<'a> Reader<'a> {
         };
         found.push(self.source.error("wrong-kind", name.span, message).help_if(help));
     }
-
-    /// Stages announce no globals, and no loop leads to one.
-    fn no_globals(self, read: &Configs, found: &mut Diagnostics) {
-        for (pointer, references) in &read.references {
-            let leaf = read.spans.value(pointer);
-            let mut refuse = |code, name: &str, why: &str| {
-                let span = leaf.map(|leaf| name_span(self.source, leaf, name));
-                found.push(self.source.error(code, span, format!("`{name}` stands for nothing: {why}")));
-            };
-            for name in &references.globals {
-                refuse("unknown-global", name, "the stages of a pipeline announce no globals");
-            }
-            for name in &references.iter {
-                refuse("no-loop", &format!("iter.{name}"), "a pipeline has no loops");
-            }
-        }
-    }
 }
 
 impl<'a> WrittenLarge<'a> {
@@ -422,6 +410,7 @@ fn retry(source: &Source, node: &Spanned<Node>, found: &mut Diagnostics) -> Retr
         delay_ms: delay_ms.unwrap_or(usual.delay_ms),
         max_delay_ms,
         jitter: jitter.unwrap_or(usual.jitter),
+        jitter_ms: usual.jitter_ms,
         on: on.unwrap_or(usual.on),
     }
 }

@@ -1,4 +1,4 @@
-//! The ids of stages: those that are written, and those that are not.
+//! The ids of things in a row: those that are written, and those that are not.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::name::{ModuleName, NodeId};
 
 /// Of each stage its id: the one it gives itself, or else its module's name, which becomes `name_2` where another has
 /// it. Ids differ in more than their case; those given twice are reported.
-pub(super) fn ids(
+pub(crate) fn ids(
     source: &Source,
     stages: &[(Option<Spanned<NodeId>>, Spanned<ModuleName>)],
     found: &mut Diagnostics,

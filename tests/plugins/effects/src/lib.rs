@@ -1,0 +1,83 @@
+//! A stage whose effects a test can look at: it writes down when it begins with a record and when it has done it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use pype_plugin::prelude::*;
+
+#[derive(Deserialize, JsonSchema)]
+struct Config {
+    /// Where it is written down; processes may share it.
+    file: Option<String>,
+    /// How long its work takes, in microseconds.
+    #[serde(default)]
+    work_us: u64,
+    /// Offsets at which it fails, whatever it is tried.
+    #[serde(default)]
+    fails_at: Vec<i64>,
+}
+
+struct Effect {
+    file: Option<File>,
+    config: Config,
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    key: String,
+    partition: i64,
+    offset: i64,
+}
+
+impl Effect {
+    /// One write of a short line to a file that is appended to: lines of several processes stay whole, and in order.
+    fn note(&self, what: char, fields: &Fields) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let line = format!("{what} {} {} {}\n", fields.key, fields.partition, fields.offset);
+        Ok((&*file).write_all(line.as_bytes())?)
+    }
+}
+
+impl Execute for Effect {
+    const NAME: &str = "effect";
+    type Config = Config;
+
+    async fn open(config: Config, _: &Context) -> Result<Self> {
+        let open = |path| OpenOptions::new().create(true).append(true).open(path);
+        Ok(Self { file: config.file.as_ref().map(open).transpose()?, config })
+    }
+
+    async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {
+        if self.file.is_some() || !self.config.fails_at.is_empty() {
+            let fields: Fields = ctx.bind()?;
+            self.note('B', &fields)?;
+            if self.config.fails_at.contains(&fields.offset) {
+                return Err(Error::new(ErrorKind::Unavailable, "told-to", "it was told to fail").retryable(true));
+            }
+            self.work().await;
+            self.note('E', &fields)?;
+        } else {
+            self.work().await;
+        }
+        next.run(ctx).await
+    }
+}
+
+impl Effect {
+    /// Takes at least its time. A timer has milliseconds; what is shorter yields until it is over.
+    async fn work(&self) {
+        match Duration::from_micros(self.config.work_us) {
+            Duration::ZERO => {}
+            time if time >= Duration::from_millis(1) => tokio::time::sleep(time).await,
+            time => {
+                let until = Instant::now() + time;
+                while Instant::now() < until {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}
+
+export_plugin! { executes: [Effect] }

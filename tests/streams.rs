@@ -1,0 +1,378 @@
+//! Streams of a real Kafka: nothing lost, order kept for each key, whatever happens to brokers and members.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use pype_tests::services::Server;
+use pype_tests::serving::Running;
+use pype_tests::{Done, Sandbox, artefacts, binary, plugin, wait_for};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One broker for the tests that only talk to it.
+static SHARED: LazyLock<Option<Server>> = LazyLock::new(Server::kafka);
+
+/// A topic on a broker, and the documents of a stream that reads it.
+struct Topic<'s> {
+    server: &'s Server,
+    name: &'static str,
+    partitions: i32,
+    sandbox: Sandbox,
+}
+
+impl<'s> Topic<'s> {
+    fn new(server: &'s Server, name: &'static str, partitions: i32) -> Self {
+        let sandbox = Sandbox::new();
+        binary();
+        for library in ["kafka", "stages"] {
+            sandbox.register(&artefacts().join(format!("libpype_{library}.so")));
+        }
+        sandbox.register(&plugin("effects"));
+        let topic = Self { server, name, partitions, sandbox };
+        topic.create(name, partitions, &[]);
+        topic
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", self.server.address());
+        client
+    }
+
+    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("a client");
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+    }
+
+    /// Sends records with these keys, and waits until they are there.
+    fn send(&self, keys: impl Iterator<Item = usize>) {
+        let producer: BaseProducer = self.client().set("linger.ms", "5").create().expect("a producer");
+        self.send_with(&producer, keys);
+        producer.flush(PATIENCE).expect("they arrive");
+    }
+
+    fn send_with(&self, producer: &BaseProducer, keys: impl Iterator<Item = usize>) {
+        for key in keys {
+            let key = format!("k{key}");
+            let mut record = BaseRecord::to(self.name).key(&key).payload("{}");
+            while let Err((error, back)) = producer.send(record) {
+                assert!(error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+                record = back;
+                producer.poll(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// The stream, with a pipeline whose only stage is `effect`.
+    fn stream(&self, effect: &str, more: &str) {
+        let address = self.server.address();
+        let name = self.name;
+        self.sandbox.write(
+            "handle.yaml",
+            &format!(
+                "pipeline: {{name: handle, version: 1.0.0}}\n\
+                 context: {{version: '1', fields: {{key: str, partition: int, offset: int}}}}\n\
+                 stages:\n  - {{execute: effect, configs: {{{effect}}}}}\n"
+            ),
+        );
+        self.sandbox.write(
+            "stream.yaml",
+            &format!(
+                "stream: {{name: {name}, version: 1.0.0}}\n\
+                 source:\n  name: kafka_source\n  configs:\n    \
+                 required: {{brokers: '{address}', group: g, topics: [{name}]}}\n    \
+                 optional: {{session_timeout_ms: 6000}}\n\
+                 handle: {{pipeline: handle.yaml}}\ncommit: {{interval_ms: 200}}\n{more}"
+            ),
+        );
+    }
+
+    fn start(&self) -> Running {
+        let mut command = self.sandbox.command(&["run", "stream.yaml"]);
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.sandbox.path("log"));
+        Running::of(command.stderr(Stdio::from(log.expect("a log"))))
+    }
+
+    fn effects(&self) -> Effects {
+        Effects::read(&self.sandbox.path("effects"))
+    }
+
+    /// What the group has committed for each partition, and where the log ends.
+    fn positions(&self) -> Vec<(Option<i64>, i64, String)> {
+        let consumer: BaseConsumer = self.client().set("group.id", "g").create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(self.name, 0, self.partitions - 1);
+        let Ok(committed) = consumer.committed_offsets(list, PATIENCE) else { return Vec::new() };
+        let of = |partition| {
+            let (_, end) = consumer.fetch_watermarks(self.name, partition, PATIENCE).ok()?;
+            let found = committed.find_partition(self.name, partition)?;
+            let offset = match found.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            Some((offset, end, found.metadata().to_owned()))
+        };
+        (0..self.partitions).filter_map(of).collect()
+    }
+
+    /// Waits until everything is committed.
+    fn wait_until_done(&self) {
+        let began = Instant::now();
+        loop {
+            let positions = self.positions();
+            let is_done = |(at, end, _): &(Option<i64>, i64, String)| *end == 0 || *at == Some(*end);
+            if positions.len() == usize::try_from(self.partitions).expect("few") && positions.iter().all(is_done) {
+                return;
+            }
+            if began.elapsed() > Duration::from_secs(120) {
+                let log = fs::read_to_string(self.sandbox.path("log")).unwrap_or_default();
+                panic!("not done: {positions:?}\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The records in another topic.
+    fn letters(&self, topic: &str, count: usize) -> Vec<BTreeMap<String, String>> {
+        let group = format!("letters of {topic}");
+        let mut client = self.client();
+        let consumer: BaseConsumer =
+            client.set("group.id", group).set("auto.offset.reset", "earliest").create().expect("a consumer");
+        consumer.subscribe(&[topic]).expect("it subscribes");
+        let mut letters = Vec::new();
+        let until = Instant::now() + PATIENCE;
+        while letters.len() < count && Instant::now() < until {
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+            let headers = message.headers().into_iter().flat_map(Headers::iter);
+            let mut letter: BTreeMap<_, _> = headers.map(|one| (one.key.to_owned(), text(one.value))).collect();
+            letter.insert("key".to_owned(), text(message.key()));
+            letters.push(letter);
+        }
+        letters
+    }
+}
+
+/// What the stage `effect` wrote down.
+struct Effects {
+    /// Key, partition, offset; whether it began or ended.
+    lines: Vec<(bool, String, i64, i64)>,
+}
+
+impl Effects {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines().map(|line| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().expect("four words").to_owned();
+            let ended = word() == "E";
+            let number = |word: String| word.parse().expect("a number");
+            (ended, word(), number(word()), number(word()))
+        });
+        Self { lines: lines.collect() }
+    }
+
+    fn done(&self) -> BTreeSet<(i64, i64)> {
+        self.lines.iter().filter(|(ended, ..)| *ended).map(|(_, _, partition, offset)| (*partition, *offset)).collect()
+    }
+
+    fn ends(&self) -> usize {
+        self.lines.iter().filter(|(ended, ..)| *ended).count()
+    }
+
+    /// No record began before the last one of its key had been done.
+    fn assert_order(&self) {
+        let mut offsets: HashMap<&str, BTreeSet<i64>> = HashMap::new();
+        for (_, key, _, offset) in &self.lines {
+            offsets.entry(key).or_default().insert(*offset);
+        }
+        let mut done: HashMap<&str, BTreeSet<i64>> = HashMap::new();
+        for (ended, key, _, offset) in &self.lines {
+            let of_key = done.entry(key).or_default();
+            if *ended {
+                of_key.insert(*offset);
+            } else if let Some(before) = offsets[key.as_str()].range(..offset).next_back() {
+                assert!(of_key.contains(before), "{key}: {offset} began before {before} was done");
+            }
+        }
+    }
+}
+
+/// `key = i mod 1000`, as the peers' benchmarks have it.
+fn uniform(count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(|number| number % 1000)
+}
+
+#[test]
+fn nothing_is_lost_and_keys_keep_their_order_while_members_come_go_and_are_killed() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "members", 8);
+    topic.stream("file: effects, work_us: 2000", "parallel: {max_in_flight: 100}\n");
+    topic.send(uniform(40_000));
+    let mut members: Vec<Running> = vec![topic.start()];
+    let mut killed = 0;
+    for round in 0..12_u64 {
+        std::thread::sleep(Duration::from_millis(700 + round * 311 % 900));
+        match round % 4 {
+            0 | 2 => members.push(topic.start()),
+            1 => {
+                // As with kill -9: whoever comes next finds what it had committed.
+                drop(members.remove(0));
+                killed += 1;
+            }
+            _ => {
+                let leaving = members.remove(0);
+                leaving.signal(libc::SIGTERM);
+                drop(leaving);
+            }
+        }
+    }
+    members.push(topic.start());
+    topic.wait_until_done();
+    drop(members);
+    let effects = topic.effects();
+    assert_eq!(effects.done().len(), 40_000, "each record was handled");
+    effects.assert_order();
+    println!("{} of 40,000 records were handled again, after {killed} kills", effects.ends() - 40_000);
+}
+
+#[test]
+fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
+    let Some(mut server) = Server::kafka() else { return };
+    let (mut running, sandbox);
+    {
+        let topic = Topic::new(&server, "restarts", 4);
+        topic.stream("file: effects, work_us: 3000", "parallel: {max_in_flight: 50}\n");
+        topic.send(uniform(20_000));
+        running = Some(topic.start());
+        wait_for("some to be done", || (topic.effects().ends() > 1000).then_some(()));
+        sandbox = topic.sandbox;
+    }
+    server.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    server.start();
+    let topic = Topic { server: &server, name: "restarts", partitions: 4, sandbox };
+    topic.wait_until_done();
+    drop(running.take());
+    let effects = topic.effects();
+    assert_eq!(effects.done().len(), 20_000);
+    effects.assert_order();
+    println!("{} of 20,000 records were handled again", effects.ends() - 20_000);
+}
+
+#[test]
+fn holes_do_not_stall_a_stream() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "holes", 2);
+    topic.stream("file: effects", "");
+    topic.send(uniform(12_000));
+    // A group that starts behind 0: what was before is gone.
+    let admin: AdminClient<DefaultClientContext> = topic.client().create().expect("a client");
+    let mut gone = TopicPartitionList::new();
+    for partition in 0..2 {
+        gone.add_partition_offset("holes", partition, Offset::Offset(5000)).expect("an offset");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(admin.delete_records(&gone, &AdminOptions::new())).expect("they are deleted");
+    // A transaction that is committed leaves a marker; one that is aborted leaves records nobody gets, at the log's end too.
+    let producer: BaseProducer = topic.client().set("transactional.id", "t").create().expect("a producer");
+    producer.init_transactions(PATIENCE).expect("a transaction");
+    for aborted in [false, true, false, true] {
+        producer.begin_transaction().expect("begun");
+        topic.send_with(&producer, 0..100);
+        producer.flush(PATIENCE).expect("they arrive");
+        match aborted {
+            true => producer.abort_transaction(PATIENCE).expect("aborted"),
+            false => producer.commit_transaction(PATIENCE).expect("committed"),
+        }
+    }
+    let running = topic.start();
+    topic.wait_until_done();
+    assert_eq!(running.interrupt(), Some(0));
+    let done = topic.effects().done();
+    assert!(done.iter().all(|(_, offset)| *offset >= 5000));
+    assert_eq!(done.len(), 12_000 - 2 * 5000 + 200, "what was committed, and nothing that was aborted");
+}
+
+#[test]
+fn what_fails_goes_to_the_dead_letters_and_a_stream_without_them_stops_there() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "failures", 1);
+    topic.create("failures.dlq", 1, &[]);
+    topic.stream("file: effects, fails_at: [7, 11]", "retry: {attempts: 3, backoff_ms: 20}\n");
+    topic.send(uniform(50));
+    let stopped: Done = topic.sandbox.pype(&["run", "stream.yaml"]);
+    stopped.fails(30, &["`failures/0/", "could not be handled", "dead_letter", "it was told to fail"]);
+    assert!(topic.positions()[0].0.is_none_or(|position| position <= 7), "it passed the record");
+    let letters = "retry: {attempts: 3, backoff_ms: 20}\ndead_letter: {topic: failures.dlq}\n";
+    topic.stream("file: effects, fails_at: [7, 11]", letters);
+    let running = topic.start();
+    topic.wait_until_done();
+    assert_eq!(running.interrupt(), Some(0));
+    assert_eq!(topic.effects().done().len(), 48);
+    let letters = topic.letters("failures.dlq", 2);
+    let mut of: Vec<_> = letters.iter().map(|letter| letter["offset"].as_str()).collect();
+    of.sort_unstable();
+    assert_eq!(of, ["11", "7"]);
+    for letter in &letters {
+        let expected = ("failures", "0", "3");
+        assert_eq!((letter["source-topic"].as_str(), &*letter["partition"], &*letter["x-retry-attempt"]), expected);
+        assert!(letter["x-error-reason"].contains("it was told to fail") && letter.contains_key("epoch"));
+        assert_eq!(letter["key"], format!("k{}", letter["offset"]));
+    }
+}
+
+#[test]
+fn garbage_in_the_metadata_of_a_group_is_harmless() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "garbage", 3);
+    topic.stream("file: effects", "");
+    topic.send(uniform(3000));
+    let consumer: BaseConsumer = topic.client().set("group.id", "g").create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for (partition, metadata) in ["\u{1}\u{2}garbage", "R0-999999999999", "somebody else's"].into_iter().enumerate() {
+        let mut element = list.add_partition("garbage", i32::try_from(partition).expect("few"));
+        element.set_offset(Offset::Offset(10)).expect("an offset");
+        element.set_metadata(metadata);
+    }
+    consumer.commit(&list, CommitMode::Sync).expect("committed");
+    let running = topic.start();
+    topic.wait_until_done();
+    assert_eq!(running.interrupt(), Some(0));
+    assert_eq!(topic.effects().done().len(), 3000 - 30);
+}
+
+#[test]
+fn mistakes_are_told_with_what_to_do() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "mistakes", 1);
+    topic.stream("file: effects", "");
+    let text = topic.sandbox.read("stream.yaml");
+    let with = |from: &str, to: &str| {
+        topic.sandbox.write("stream.yaml", &text.replace(from, to));
+        topic.sandbox.pype(&["run", "stream.yaml"])
+    };
+    with("topics: [mistakes]", "topics: [nowhere]").fails(30, &["`nowhere`", "create it, or correct its name"]);
+    with("handle: {", "handel: {").fails(20, &["stream.yaml:", "did you mean `handle`"]);
+    with("kafka_source", "kafka_sauce").fails(20, &["kafka_sauce", "did you mean `kafka_source`"]);
+    with("pipeline: handle.yaml", "pipeline: nowhere.yaml").fails(20, &["nowhere.yaml"]);
+    let away = with(&topic.server.address(), "127.0.0.1:1");
+    away.fails(30, &["cannot reach the brokers `127.0.0.1:1`", "check `brokers`"]);
+}
