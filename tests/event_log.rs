@@ -107,7 +107,9 @@ fn each_event_is_in_exactly_one_file_whatever_is_killed() {
         let frame = scan.collect().expect("readable");
         let column = |name: &str| frame.column(name).expect("a column").clone();
         rows += frame.height();
-        for (id, at) in column("event_id").str().expect("text").iter().zip(column("timestamp_ns").i64().expect("int").iter()) {
+        for (id, at) in
+            column("event_id").str().expect("text").iter().zip(column("timestamp_ns").i64().expect("int").iter())
+        {
             let (id, at) = (id.expect("an id").to_owned(), at.expect("a time"));
             let midnight = BEGAN_NS + 600_000_000_000;
             let folder = if at < midnight { "2026-11-05/23" } else { "2026-11-06/00" };
