@@ -260,7 +260,7 @@ fn the_committed_registry_is_what_the_bundled_libraries_say() {
     let committed = fs::read_to_string(repository().join("registry/modules.json")).expect("committed");
     let sandbox = Sandbox::new();
     let binary = pype_tests::binary();
-    for library in ["nats", "postgres", "queues", "redis", "stages", "tabular"] {
+    for library in ["decode", "eventlog", "kafka", "nats", "postgres", "queues", "redis", "stages", "tabular"] {
         let library = binary.with_file_name(format!("libpype_{library}.so"));
         sandbox.ok(&["register-module", "--bundled", library.to_str().expect("text")]);
     }
