@@ -8,7 +8,7 @@ use std::time::Duration;
 use pype_core::stream::admission::Limits;
 use pype_core::stream::control::{Acknowledge, Options, StreamState};
 use pype_core::stream::lanes::Ordering;
-use pype_core::stream::plan::{Handle as HandlePlan, Module, Parallel, Payload, PerBatch, Plan};
+use pype_core::stream::plan::{Engine, Handle as HandlePlan, Module, Parallel, Payload, PerBatch, Plan};
 use pype_core::stream::{RECORDS, SOURCE};
 use pype_plugin::host::Instance;
 use pype_plugin::{Error, ErrorKind, stream};
@@ -65,18 +65,13 @@ impl OpenedStream {
         pipeline: Option<Arc<Opened>>,
         loader: &Loader<LibraryServices>,
     ) -> Result<Self, StreamOpenError> {
+        supported(&plan)?;
         let scratch = tempfile::tempdir().map_err(OpenError::Scratch)?;
         let cancel = CancellationToken::new();
         let here = Here { scratch: scratch.path().to_owned(), cancel: cancel.clone() };
         let (source, acknowledge) = open_source(&plan, &plan.source, around, &here, loader).await?;
         let runs = match &plan.handle {
             HandlePlan::Pipeline(per_record) => {
-                if let Some(decoder) = plan.decode.first() {
-                    let message =
-                        "a stream whose records a pipeline handles has no `decode` yet: JSON values need none";
-                    let error = Error::new(ErrorKind::Unsupported, "decode", message);
-                    return Err(to_open(&plan, decoder).failed()(error).into());
-                }
                 let pipeline = pipeline.clone().expect("its caller has opened the pipeline");
                 let options = plan.options(acknowledge, seed()).expect("a pipeline handles its records one by one");
                 let mapping = Mapping::new(pipeline.plan().context(), &per_record.map);
@@ -150,6 +145,23 @@ impl OpenedStream {
         }
         ended
     }
+}
+
+/// What the document may say, and this host does not do yet.
+fn supported(plan: &Plan) -> Result<(), OpenError> {
+    let HandlePlan::Pipeline(per_record) = &plan.handle else { return Ok(()) };
+    let refused = |module: &Module, code, message| {
+        Err(to_open(plan, module).failed()(Error::new(ErrorKind::Unsupported, code, message)))
+    };
+    if let Some(decoder) = plan.decode.first() {
+        let message = "before a pipeline nothing is decoded yet: JSON values need no decoder, batches may have some";
+        return refused(decoder, "decode", message);
+    }
+    if per_record.parallel.engine == Engine::Process {
+        let message = "child processes do not handle records yet: `engine: async` does";
+        return refused(&plan.source, "engine", message);
+    }
+    Ok(())
 }
 
 fn to_open<'a>(plan: &'a Plan, module: &'a Module) -> ToOpen<'a> {
