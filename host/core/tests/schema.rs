@@ -62,13 +62,21 @@ fn the_examples_of_the_repository_fit_the_bundled_modules() {
     assert_eq!(problems, []);
     let flow_schema = validator(&schema_with(&bundled));
     let pipeline_schema = validator(&pype_core::pipeline::schema_with(&bundled));
+    let stream_schema = validator(&pype_core::stream::schema_with(&bundled));
     let folders = fs::read_dir(root.join("flows")).expect("there are examples");
     let mut examples: Vec<PathBuf> = folders.flat_map(|folder| yaml_files(&folder.expect("an entry").path())).collect();
     examples.retain(|path| !path.to_string_lossy().ends_with(".test.yaml"));
     assert!(!examples.is_empty());
     for path in examples {
         let document = document(&path);
-        let schema = if document.get("pipeline").is_some() { &pipeline_schema } else { &flow_schema };
+        let declares = |kind| document.get(kind).is_some();
+        let schema = if declares("pipeline") {
+            &pipeline_schema
+        } else if declares("stream") {
+            &stream_schema
+        } else {
+            &flow_schema
+        };
         takes(schema, &document, &path.display().to_string());
     }
 }
