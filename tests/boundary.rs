@@ -41,12 +41,6 @@ fn a_plugin_of_another_major_version_is_refused() {
 }
 
 #[test]
-fn a_plugin_built_with_panic_abort_is_refused() {
-    let build = Build { features: &[], env: &[("CARGO_PROFILE_RELEASE_PANIC", "abort")] };
-    refused(&plugin_with("misbehaving", &build), &["libmisbehaving.so", "panic=abort", "remove"]);
-}
-
-#[test]
 fn a_plugin_that_panics_while_it_is_described_is_refused() {
     refused(&plugin("describe_panics"), &["libdescribe_panics.so", "panicked", "no idea what my configs are"]);
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use pype_core::stream::metadata;
 use pype_tests::services::Server;
 use pype_tests::serving::Running;
 use pype_tests::{Done, Sandbox, artefacts, binary, plugin, wait_for};
@@ -80,8 +81,46 @@ impl<'s> Topic<'s> {
         }
     }
 
+    /// Sends records with keys of both kinds, so many a second; how many in all.
+    fn send_until(&self, until: Instant, rate: usize) -> usize {
+        let producer: BaseProducer = self.client().set("linger.ms", "5").create().expect("a producer");
+        let mut keys = uniform(usize::MAX).zip(zipf(usize::MAX)).flat_map(|(one, other)| [one, other]);
+        let (began, mut sent) = (Instant::now(), 0);
+        while Instant::now() < until {
+            let due = (began.elapsed().as_secs_f64() * rate as f64) as usize;
+            self.send_with(&producer, keys.by_ref().take(due.saturating_sub(sent)));
+            sent = sent.max(due);
+            producer.poll(Duration::from_millis(10));
+        }
+        producer.flush(PATIENCE).expect("they arrive");
+        sent
+    }
+
+    /// The records that the group's commits cover now, each with how often it has begun so far; and when that was.
+    fn covered(&self) -> (Instant, Vec<((i64, i64), usize)>) {
+        let positions = self.positions();
+        let begun = self.effects().begun();
+        let is_covered = |(partition, offset): &(i64, i64)| {
+            let Some((Some(position), end, metadata)) =
+                usize::try_from(*partition).ok().and_then(|at| positions.get(at))
+            else {
+                return false;
+            };
+            let number = |offset: &i64| u64::try_from(*offset).expect("not negative");
+            let marks = metadata::decode(metadata, number(position), Some(number(end)));
+            let marks = marks.map(|marks| marks.ranges().to_vec()).unwrap_or_default();
+            offset < position || marks.iter().any(|range| range.contains(&number(offset)))
+        };
+        (Instant::now(), begun.into_iter().filter(|(record, _)| is_covered(record)).collect())
+    }
+
     /// The stream, with a pipeline whose only stage is `effect`.
     fn stream(&self, effect: &str, more: &str) {
+        self.stream_with(effect, "", more);
+    }
+
+    /// The same, whose source is told more.
+    fn stream_with(&self, effect: &str, source: &str, more: &str) {
         let address = self.server.address();
         let name = self.name;
         self.sandbox.write(
@@ -98,7 +137,7 @@ impl<'s> Topic<'s> {
                 "stream: {{name: {name}, version: 1.0.0}}\n\
                  source:\n  name: kafka_source\n  configs:\n    \
                  required: {{brokers: '{address}', group: g, topics: [{name}]}}\n    \
-                 optional: {{session_timeout_ms: 6000}}\n\
+                 optional: {{session_timeout_ms: 6000{source}}}\n\
                  handle: {{pipeline: handle.yaml}}\ncommit: {{interval_ms: 200}}\n{more}"
             ),
         );
@@ -197,6 +236,21 @@ impl Effects {
         self.lines.iter().filter(|(ended, ..)| *ended).count()
     }
 
+    /// How often each record was begun.
+    fn begun(&self) -> BTreeMap<(i64, i64), usize> {
+        let mut begun = BTreeMap::new();
+        for (_, _, partition, offset) in self.lines.iter().filter(|(ended, ..)| !ended) {
+            *begun.entry((*partition, *offset)).or_default() += 1;
+        }
+        begun
+    }
+
+    /// The same of all records but these, which were never done.
+    fn assert_order_but_for(mut self, offsets: &[i64]) {
+        self.lines.retain(|(_, _, _, offset)| !offsets.contains(offset));
+        self.assert_order();
+    }
+
     /// No record began before the last one of its key had been done.
     fn assert_order(&self) {
         let mut offsets: HashMap<&str, BTreeSet<i64>> = HashMap::new();
@@ -220,37 +274,162 @@ fn uniform(count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(|number| number % 1000)
 }
 
-#[test]
-fn nothing_is_lost_and_keys_keep_their_order_while_members_come_go_and_are_killed() {
-    let Some(server) = SHARED.as_ref() else { return };
-    let topic = Topic::new(server, "members", 8);
-    topic.stream("file: effects, work_us: 2000", "parallel: {max_in_flight: 100}\n");
-    topic.send(uniform(40_000));
-    let mut members: Vec<Running> = vec![topic.start()];
-    let mut killed = 0;
-    for round in 0..12_u64 {
-        std::thread::sleep(Duration::from_millis(700 + round * 311 % 900));
-        match round % 4 {
-            0 | 2 => members.push(topic.start()),
-            1 => {
-                // As with kill -9: whoever comes next finds what it had committed.
-                drop(members.remove(0));
-                killed += 1;
+/// Keys of which few have most of the records: the key of rank `k` comes with a frequency of about 1/k.
+fn zipf(count: usize) -> impl Iterator<Item = usize> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..count).map(move |_| {
+        // xorshift64, by Marsaglia.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let unit = (state >> 11) as f64 / (1_u64 << 53) as f64;
+        1000_f64.powf(unit) as usize
+    })
+}
+
+/// What happens to a stream for a while.
+struct Chaos {
+    /// The name of its topic.
+    name: &'static str,
+    /// `parallel` of the document.
+    parallel: &'static str,
+    /// How members share partitions.
+    rebalance: &'static str,
+    /// How many records come a second.
+    rate: usize,
+    /// What the handler does.
+    effect: &'static str,
+}
+
+/// How long a test of this kind goes on: `PYPE_CHAOS_S`, or some seconds.
+fn chaos_time() -> Duration {
+    let given = std::env::var("PYPE_CHAOS_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(given.unwrap_or(12))
+}
+
+impl Chaos {
+    /// Members join, leave and are killed; the broker stands still from time to time, so that commits fail; handlers fail; and
+    /// all the while records come. Nothing may be lost, the keys keep their order, and what a commit covers is not handled again.
+    fn run(&self) {
+        let Some(server) = Server::kafka() else { return };
+        let topic = Topic::new(&server, self.name, 8);
+        let more =
+            format!("parallel: {}\nretry: {{attempts: 1000, backoff_ms: 5, max_backoff_ms: 50}}\n", self.parallel);
+        topic.stream_with(
+            &format!("file: effects, {}", self.effect),
+            &format!(", rebalance: {}", self.rebalance),
+            &more,
+        );
+        let (until, mut sent) = (Instant::now() + chaos_time(), 0);
+        let (mut members, mut kills, mut covered) = (vec![topic.start()], 0, Vec::new());
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| topic.send_until(until, self.rate));
+            for round in 0_u64.. {
+                if Instant::now() > until {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(400 + round * 311 % 900));
+                match round % 7 {
+                    1 | 4 if members.len() > 1 => {
+                        // As with kill -9: whoever comes next finds what it had committed.
+                        drop(members.remove(0));
+                        kills += 1;
+                        covered.push(topic.covered());
+                    }
+                    3 if members.len() > 1 => {
+                        let leaving = members.remove(0);
+                        leaving.signal(libc::SIGTERM);
+                        assert_eq!(leaving.ended(), Some(0));
+                    }
+                    5 => {
+                        server.signal(libc::SIGSTOP);
+                        std::thread::sleep(Duration::from_secs(2));
+                        server.signal(libc::SIGCONT);
+                    }
+                    _ if members.len() < 4 => members.push(topic.start()),
+                    _ => {}
+                }
             }
-            _ => {
-                let leaving = members.remove(0);
-                leaving.signal(libc::SIGTERM);
-                drop(leaving);
+            sent = sending.join().expect("they are sent");
+        });
+        members.push(topic.start());
+        topic.wait_until_done();
+        drop(members);
+        let effects = topic.effects();
+        assert_eq!(effects.done().len(), sent, "each record was handled");
+        effects.assert_order();
+        let begun = effects.begun();
+        for (at, covered) in covered {
+            for (record, times) in covered {
+                assert_eq!(
+                    begun[&record],
+                    times,
+                    "{record:?} was covered by a commit {:?} before the end",
+                    at.elapsed()
+                );
             }
         }
+        println!("{}: {} of {sent} records were handled again, after {kills} kills", self.name, effects.ends() - sent);
     }
-    members.push(topic.start());
+}
+
+#[test]
+fn nothing_is_lost_and_keys_keep_their_order_while_members_come_go_and_are_killed() {
+    let (effect, parallel) = ("work_us: 2000, fails_one_in: 200", "{max_in_flight: 100}");
+    Chaos { name: "members", parallel, rebalance: "cooperative", rate: 3000, effect }.run();
+}
+
+#[test]
+fn nothing_is_lost_when_members_give_up_everything_at_each_rebalance() {
+    let (effect, parallel) = ("work_us: 2000, fails_one_in: 200", "{max_in_flight: 100}");
+    Chaos { name: "eager", parallel, rebalance: "eager", rate: 3000, effect }.run();
+}
+
+#[test]
+fn nothing_is_lost_when_the_broker_shares_out_the_partitions() {
+    let (effect, parallel) = ("work_us: 2000, fails_one_in: 200", "{max_in_flight: 100}");
+    Chaos { name: "kip848", parallel, rebalance: "broker", rate: 3000, effect }.run();
+}
+
+#[test]
+fn nothing_is_lost_when_child_processes_handle_the_records() {
+    let (effect, parallel) = ("work_us: 1000, fails_one_in: 200", "{max_in_flight: 100, engine: process, workers: 2}");
+    Chaos { name: "children", parallel, rebalance: "cooperative", rate: 500, effect }.run();
+}
+
+#[test]
+fn a_handler_that_crashes_or_hangs_costs_its_record_alone() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "crashes", 2);
+    topic.create("crashes.dlq", 1, &[]);
+    topic.stream(
+        "file: effects, crashes_at: [7], hangs_at: [11]",
+        "parallel: {engine: process, workers: 2, timeout_s: 0.5}\nretry: {attempts: 2, backoff_ms: 20}\n\
+         dead_letter: {topic: crashes.dlq}\n",
+    );
+    topic.send(uniform(400));
+    let running = topic.start();
     topic.wait_until_done();
-    drop(members);
+    assert_eq!(running.interrupt(), Some(0));
     let effects = topic.effects();
-    assert_eq!(effects.done().len(), 40_000, "each record was handled");
-    effects.assert_order();
-    println!("{} of 40,000 records were handled again, after {killed} kills", effects.ends() - 40_000);
+    assert_eq!(effects.done().len(), 400 - 4);
+    let letters = topic.letters("crashes.dlq", 4);
+    for letter in &letters {
+        let says = if letter["offset"] == "7" { "crashed with SIGSEGV" } else { "did not let go of it" };
+        assert!(letter["x-error-reason"].contains(says), "{letter:?}");
+        assert_eq!(letter["x-retry-attempt"], "2");
+    }
+    // Each of the four was begun twice, and what was behind it in the hands of its child once.
+    let begun = effects.begun();
+    effects.assert_order_but_for(&[7, 11]);
+    assert!(
+        begun.iter().all(|((_, offset), times)| *times == if [7, 11].contains(offset) { 2 } else { 1 }),
+        "{begun:?}"
+    );
+    let post_mortems: Vec<_> = fs::read_dir(topic.sandbox.path("runs/post-mortem")).expect("there").flatten().collect();
+    assert_eq!(post_mortems.len(), 8);
+    let of_segfault = post_mortems.iter().map(|one| fs::read_to_string(one.path().join("meta.json")).expect("there"));
+    assert!(of_segfault.filter(|meta| meta.contains("crashes/") && meta.contains("SIGSEGV")).count() == 4);
 }
 
 #[test]

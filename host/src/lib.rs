@@ -4,6 +4,7 @@
 //! `pype-plugin`.
 
 pub mod artifact;
+mod child;
 pub mod cli;
 mod clock;
 mod durable;
@@ -16,3 +17,4 @@ pub mod run;
 pub mod runs;
 pub mod secret;
 pub mod stream;
+pub mod worker;

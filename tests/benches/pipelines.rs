@@ -97,6 +97,7 @@ impl Host {
             observer: Arc::new(|_| {}),
             metrics: Metrics::default(),
             spans: Spans::default(),
+            post_mortems: PathBuf::new(),
         };
         let opening = Opened::open(prepared.plan, &around, &self.loader);
         self.runtime.block_on(opening).unwrap_or_else(|error| panic!("{name}: {error}"))

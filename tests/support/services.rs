@@ -154,6 +154,14 @@ impl Server {
         }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        // SAFETY: the process is our own child, and was not waited for yet.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the server is gone");
+    }
+
     /// Ends it as a power cut would, and starts it again.
     pub fn restart(&mut self) {
         self.kill();

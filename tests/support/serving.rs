@@ -40,8 +40,13 @@ impl Running {
     }
 
     /// Ends it as Ctrl-C would, and gives its exit code.
-    pub fn interrupt(mut self) -> Option<i32> {
+    pub fn interrupt(self) -> Option<i32> {
         self.signal(libc::SIGINT);
+        self.ended()
+    }
+
+    /// Waits until it has ended, and gives its exit code.
+    pub fn ended(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 

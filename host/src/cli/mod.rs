@@ -27,7 +27,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::loader;
+use crate::worker::{self, Child, What};
+use crate::{loader, stream as streams};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +90,13 @@ enum Command {
     NewModule(scaffold::NewModuleArgs),
     Init(scaffold::InitArgs),
     /// Describes a library in this process; the host runs it as a child.
-    #[command(name = "__describe", hide = true)]
+    #[command(name = loader::DESCRIBE, hide = true)]
     DescribeHere {
         path: PathBuf,
     },
+    /// Does the work of the host that has started this process.
+    #[command(name = worker::COMMAND, hide = true)]
+    WorkHere,
 }
 
 /// Runs the command line of this process.
@@ -106,7 +110,7 @@ pub fn main() -> ExitCode {
             return exit.into();
         }
     };
-    let out = &mut std::io::stdout().lock();
+    let out = &mut std::io::stdout();
     let exit = match cli.command {
         Command::Run(args) => run::run(&args, out),
         Command::Validate(args) => flow::validate(&args, out),
@@ -128,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::NewModule(args) => scaffold::new_module(&args, out),
         Command::Init(args) => scaffold::init(&args, out),
         Command::DescribeHere { path } => loader::describe_here(&path).map(|()| Exit::Ok).map_err(Into::into),
+        Command::WorkHere => work_here().map(|()| Exit::Ok).map_err(Into::into),
     };
     match exit {
         Ok(exit) => exit.into(),
@@ -138,5 +143,14 @@ pub fn main() -> ExitCode {
             drop(stderr.lock().write_all(failure.text(render::Style::of(&stderr)).as_bytes()));
             failure.exit.into()
         }
+    }
+}
+
+/// What a child of the host does.
+fn work_here() -> std::io::Result<()> {
+    let child = Child::begin()?;
+    match child.what() {
+        What::Modules { .. } => worker::serve_modules(child),
+        What::Pipeline(_) => streams::serve_records(child),
     }
 }

@@ -29,7 +29,7 @@ use crate::loader::Loader;
 use crate::observe::log::{Filter, Log, Writer};
 use crate::observe::spans::{self, Exporter, Spans};
 use crate::pipeline::{
-    Answer, Asked, Failed, Metrics, Observer, OpenError, Opened, ServeError, Surroundings, Worker, WorkerLimits,
+    Answer, Asked, Metrics, OpenError, Opened, ServeError, Surroundings, Worker, WorkerLimits, logged,
 };
 use crate::prepare::{DocumentKind, LibraryFile, PrepareError, PreparedPipeline, kind_of, prepare_pipeline};
 use crate::run::LibraryServices;
@@ -123,9 +123,10 @@ impl Host {
             libraries,
             threads: self.threads,
             log: self.log.clone(),
-            observer: told(),
+            observer: logged(),
             metrics: self.metrics.clone(),
             spans: self.spans.clone(),
+            post_mortems: PathBuf::new(),
         }
     }
 
@@ -142,11 +143,6 @@ impl Host {
             }
             opened
         })
-    }
-
-    /// Opens a pipeline whose secrets are there.
-    pub(super) fn open_with(&self, prepared: PreparedPipeline, secrets: &Secrets) -> Result<Arc<Opened>, Failure> {
-        self.open(&Ready { prepared, secrets: secrets.clone() }, &[])
     }
 
     /// Opens all of them.
@@ -169,7 +165,7 @@ pub(super) async fn close_all(opened: &[Arc<Opened>]) {
     }
 }
 
-fn stopped() -> Failure {
+pub(super) fn stopped() -> Failure {
     Failure { exit: Exit::Cancelled, ..Failure::invalid("cancelled", "it was stopped before it was open") }
 }
 
@@ -234,25 +230,6 @@ fn fetch_in(
         }
         secrets => Ok(secrets?),
     }
-}
-
-/// Every failure goes to the log.
-fn told() -> Observer {
-    Arc::new(|failed: &Failed| {
-        let Failed { pipeline, stage, job, attempt, error, again_after } = failed;
-        let job = job.as_deref().unwrap_or_default();
-        match again_after {
-            Some(delay) => tracing::warn!(
-                pipeline,
-                stage,
-                job,
-                attempt,
-                "failed, and is tried again in {} ms: {error}",
-                delay.as_millis()
-            ),
-            None => tracing::error!(pipeline, stage, job, attempt, "failed: {error}"),
-        }
-    })
 }
 
 /// The documents that a command is given, and what goes with them.

@@ -31,6 +31,7 @@ use crate::run::services::Shared;
 use crate::run::{self, Job, LibraryServices, Limits, Mocks, Store};
 use crate::runs::{self, Journal, PastRun, RunFolder, RunsError, Which};
 use crate::secret::{self, Origin, SecretError, Secrets};
+use crate::worker::{Around, POST_MORTEMS};
 
 /// Runs a flow, and shows what happens; or a pipeline, once; or a stream, until it is stopped.
 #[derive(Args)]
@@ -115,7 +116,10 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, Failure> 
         DocumentKind::Pipeline => {
             return pipeline::run(&args.flow, args.input.as_deref(), args.wait, &host(), origin, out);
         }
-        DocumentKind::Stream => return stream::run(&args.flow, &host(), origin, out),
+        DocumentKind::Stream => {
+            let post_mortems = args.runs.of(&args.flow.flow).join(POST_MORTEMS);
+            return stream::run(&args.flow, post_mortems, &host(), origin, out);
+        }
     }
     let Some(Part { prepared, left_out }) = args.part.prepare(&args.flow, out)? else { return Ok(Exit::Invalid) };
     if !prepared.warnings.is_empty() {
@@ -340,7 +344,13 @@ fn job(prepared: Prepared, kept: Kept, around: Surroundings<'_>, observer: run::
     let Surroundings { secrets, budget, log, journal, temp_dir, mocks } = around;
     let facts = LibraryFacts { threads: budget.blocking };
     let loader = Loader::new(Arc::new(LibraryServices::new(log.clone())), facts)?;
-    let libraries = run::load_libraries(&prepared.plan, &prepared.libraries, &loader)?;
+    let apart = Around {
+        log: log.clone(),
+        threads: budget.blocking,
+        redactor: secrets.redactor().clone(),
+        post_mortems: kept.folder.join(POST_MORTEMS),
+    };
+    let libraries = run::load_libraries(&prepared.plan, &prepared.libraries, &loader, &apart)?;
     let settings = &prepared.plan.settings;
     let policy =
         Policy { spill_threshold_rows: settings.spill_threshold_rows, ram: RamLimit::share(settings.max_ram_share) };

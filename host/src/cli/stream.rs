@@ -1,6 +1,7 @@
 //! `pype run` of a stream.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar};
@@ -10,11 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::Exit;
 use super::flow::{FlowArgs, print_text};
-use super::pipeline::{Host, HostArgs, fetched};
+use super::pipeline::{Host, HostArgs, fetched, stopped};
 use super::render::Failure;
-use crate::prepare::PreparedStream;
+use crate::pipeline::Surroundings;
+use crate::prepare::{PreparedPipeline, PreparedStream};
 use crate::secret::Origin;
-use crate::stream::{OpenedStream, Shown, StreamError, StreamOpenError, Watched, blocking};
+use crate::stream::{HandledBy, OpenedStream, Shown, StreamError, StreamOpenError, Watched, blocking};
 
 /// So often the terminal shows how it goes on, or without one the log.
 const DRAWN_EVERY: Duration = Duration::from_millis(500);
@@ -25,6 +27,7 @@ const SLOW: Duration = Duration::from_secs(5);
 /// Runs a stream until it is stopped.
 pub(super) fn run(
     args: &FlowArgs,
+    post_mortems: PathBuf,
     host: &HostArgs,
     origin: Option<&Origin>,
     out: &mut dyn Write,
@@ -37,10 +40,17 @@ pub(super) fn run(
     let secrets = fetched(origin, &prepared.secrets(), &prepared.plan.document.path)?;
     let host = Host::start(host)?.traced();
     let PreparedStream { plan, context, folder, libraries, pipeline, .. } = prepared;
-    let around = host.surroundings(context, folder, libraries, &secrets);
-    let pipeline = pipeline.map(|pipeline| host.open_with(pipeline, &secrets)).transpose()?;
+    let in_folder = |around| Surroundings { post_mortems: post_mortems.clone(), ..around };
+    let around = in_folder(host.surroundings(context, folder, libraries, &secrets));
+    let pipeline = pipeline.map(|PreparedPipeline { plan, context, folder, libraries, .. }| {
+        (plan, in_folder(host.surroundings(context, folder, libraries, &secrets)))
+    });
     let state = host.runtime.block_on(async {
-        let opened = OpenedStream::open(plan, &around, pipeline, host.loader()).await.map_err(Failure::from)?;
+        let handled_by = pipeline.as_ref().map(|(plan, around)| HandledBy { plan, around });
+        let opened = tokio::select! {
+            opened = OpenedStream::open(plan, &around, handled_by, host.loader()) => opened.map_err(Failure::from)?,
+            () = host.stop.cancelled() => return Err(stopped()),
+        };
         let name = opened.plan().name.to_string();
         let served = opened.serve_metrics().await.map_err(|cause| {
             Failure::invalid("metrics", format!("the metrics cannot be served: {cause}"))
@@ -146,6 +156,13 @@ impl From<StreamOpenError> for Failure {
     fn from(error: StreamOpenError) -> Self {
         match error {
             StreamOpenError::Module(error) => error.into(),
+            StreamOpenError::Child(ref cause) => {
+                let failure = Self { exit: Exit::Failed, ..Self::invalid("stream", error.to_string()) };
+                match &cause.hint {
+                    Some(hint) => failure.hint(hint.clone()),
+                    None => failure,
+                }
+            }
         }
     }
 }

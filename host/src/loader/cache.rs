@@ -41,7 +41,7 @@ impl fmt::Display for Digest {
 }
 
 /// A library whose bytes are known and kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Admitted {
     /// Its sha256.
     pub digest: Digest,
@@ -107,6 +107,18 @@ impl Cache {
             .or_else(|| Some(set("HOME")?.join(".cache/pype")))
             .ok_or(LoadError::NoCache)?;
         Ok(Self { root })
+    }
+
+    /// The same, with `expected` only if its bytes are still those that were registered.
+    ///
+    /// # Errors
+    /// It changed, cannot be read, or the cache cannot be written.
+    pub fn admit_as(&self, path: &Path, expected: Option<&Digest>) -> Result<Admitted, LoadError> {
+        let admitted = self.admit(path)?;
+        match expected.filter(|expected| **expected != admitted.digest) {
+            Some(registered) => Err(LoadError::Changed { path: path.to_owned(), registered: registered.clone() }),
+            None => Ok(admitted),
+        }
     }
 
     /// The digest of the library at `path` and its copy, made if it was not there.

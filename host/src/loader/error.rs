@@ -115,7 +115,8 @@ impl LoadError {
                 format!("build the plugin again with pype-plugin {API_MAJOR}, then: pype register-module PATH.so")
             }
             Self::PanicAbort { .. } => {
-                "remove `panic = \"abort\"` from the plugin's profile, build it again, and register it".into()
+                "register it again, and it runs in a process of its own; or remove `panic = \"abort\"` from its profile"
+                    .into()
             }
             Self::Changed { path, .. } => {
                 format!("if that is what you want: pype register-module {}", path.display())

@@ -22,8 +22,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pype_plugin::host::{HostServices, Library, LibraryFacts};
 
 pub use self::cache::{Admitted, Cache, Digest};
-pub use self::describe::{describe, describe_here};
+pub use self::describe::{Described, describe, describe_here};
 pub use self::error::LoadError;
+
+pub(crate) use self::describe::COMMAND as DESCRIBE;
 
 /// The digest of the library at `path`, which is then in the user's cache.
 ///
@@ -31,6 +33,14 @@ pub use self::error::LoadError;
 /// It cannot be read, or the cache cannot be written.
 pub fn digest(path: &Path) -> Result<Digest, LoadError> {
     Cache::of_user()?.admit(path).map(|admitted| admitted.digest)
+}
+
+/// The library at `path`, copied to the user's cache; with `expected`, only if its bytes are still those that were registered.
+///
+/// # Errors
+/// It changed, cannot be read, or the cache cannot be written.
+pub fn admit(path: &Path, expected: Option<&Digest>) -> Result<Admitted, LoadError> {
+    Cache::of_user()?.admit_as(path, expected)
 }
 
 /// A library, and the digest of its bytes.
@@ -47,8 +57,18 @@ pub struct Loader<S> {
     cache: Cache,
     services: Arc<S>,
     facts: LibraryFacts,
+    faults: Faults,
     // Locked while a library loads: two nodes that need the same one must not both initialise it.
     ready: Mutex<BTreeMap<Digest, Library>>,
+}
+
+/// What a fault in a library may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Faults {
+    /// Become an error.
+    Contained,
+    /// End this process, which is there for the library alone.
+    EndProcess,
 }
 
 impl<S: HostServices> Loader<S> {
@@ -57,7 +77,15 @@ impl<S: HostServices> Loader<S> {
     /// # Errors
     /// There is no place for the cache.
     pub fn new(services: Arc<S>, facts: LibraryFacts) -> Result<Self, LoadError> {
-        Ok(Self { cache: Cache::of_user()?, services, facts, ready: Mutex::default() })
+        Ok(Self { cache: Cache::of_user()?, services, facts, faults: Faults::Contained, ready: Mutex::default() })
+    }
+
+    /// The same in a process that is there for the library alone: a fault in it may end the process.
+    ///
+    /// # Errors
+    /// There is no place for the cache.
+    pub fn alone(services: Arc<S>, facts: LibraryFacts) -> Result<Self, LoadError> {
+        Ok(Self { faults: Faults::EndProcess, ..Self::new(services, facts)? })
     }
 
     /// The library at `path`, loaded. With `expected`, only if its bytes are still those that were registered.
@@ -65,15 +93,19 @@ impl<S: HostServices> Loader<S> {
     /// # Errors
     /// It changed, is no plugin for this host, or fails while it is initialised.
     pub fn load(&self, path: &Path, expected: Option<&Digest>) -> Result<Loaded, LoadError> {
-        let admitted = self.cache.admit(path)?;
-        if let Some(expected) = expected.filter(|expected| **expected != admitted.digest) {
-            return Err(LoadError::Changed { path: path.to_owned(), registered: expected.clone() });
-        }
+        self.load_admitted(path, self.cache.admit_as(path, expected)?)
+    }
+
+    /// A library that was admitted before; the user has it at `path`, or had.
+    ///
+    /// # Errors
+    /// It is no plugin for this host, or fails while it is initialised.
+    pub fn load_admitted(&self, path: &Path, admitted: Admitted) -> Result<Loaded, LoadError> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = ready.get(&admitted.digest) {
             return Ok(Loaded { library: *library, digest: admitted.digest });
         }
-        let library = open::open(path, &admitted.copy)?;
+        let library = open::open(path, &admitted.copy, self.faults)?;
         library.init(self.services.clone(), &self.facts).map_err(|error| LoadError::Plugin {
             path: path.to_owned(),
             doing: "was initialised",

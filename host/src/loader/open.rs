@@ -6,10 +6,10 @@ use libloading::os::unix::{Library as Mapped, RTLD_LOCAL, RTLD_NOW};
 use pype_plugin::abi::{PREAMBLE_SYMBOL, Preamble, RootProblem, root};
 use pype_plugin::host::Library;
 
-use super::LoadError;
+use super::{Faults, LoadError};
 
 /// Opens the library `copy`; errors name `path`, where the user has it.
-pub(super) fn open(path: &Path, copy: &Path) -> Result<Library, LoadError> {
+pub(super) fn open(path: &Path, copy: &Path, faults: Faults) -> Result<Library, LoadError> {
     // SAFETY: mapping a library runs its initialisers. It is a plugin that the user registered, or one that a child
     // process is about to describe; NODELETE keeps it mapped for ever.
     let mapped = unsafe { Mapped::open(Some(copy), RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE) }.map_err(|cause| {
@@ -25,7 +25,7 @@ pub(super) fn open(path: &Path, copy: &Path) -> Result<Library, LoadError> {
     })?;
     std::mem::forget(mapped);
     // SAFETY: it is what the library exports under that name, and the library is never unloaded.
-    let root = unsafe { root(preamble) }.map_err(|problem| refused(path, problem))?;
+    let root = unsafe { root(preamble, faults == Faults::EndProcess) }.map_err(|problem| refused(path, problem))?;
     Ok(Library::new(root))
 }
 

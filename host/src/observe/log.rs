@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -23,7 +24,7 @@ use crate::secret::Redactor;
 const QUEUE: usize = 8192;
 
 /// How bad or how detailed a record is; the numbers are those of the plugin boundary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
     /// Nothing is kept.
     Off = 0,
@@ -85,7 +86,7 @@ impl std::str::FromStr for Level {
 }
 
 /// Which records are kept: a level for all, and others for targets that start with a prefix.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Filter {
     default: Level,
     // Longest first, so that the first that fits is the nearest.
@@ -153,6 +154,17 @@ impl Record {
     pub fn now(level: Level, target: &str, message: &str, fields: Map<String, Value>) -> Self {
         let at = jiff::Timestamp::now();
         Self { at, level, target: target.to_owned(), message: message.to_owned(), fields }
+    }
+
+    /// The record of a JSON line, which another writer has written; none if it is no such line.
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
+        let mut fields: Map<String, Value> = serde_json::from_str(line).ok()?;
+        let mut text = |name: &str| match fields.shift_remove(name)? {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
+        let (at, level) = (text("time")?.parse().ok()?, text("level")?.parse().ok()?);
+        Some(Self { at, level, target: text("target")?, message: text("message")?, fields })
     }
 
     /// Without secrets. It is masked before it is a line, so that the line stays what it is.
@@ -268,6 +280,11 @@ impl Log {
     /// Whether a record of this level and target would be kept.
     pub fn keeps(&self, level: Level, target: &str) -> bool {
         self.filter.keeps(level, target)
+    }
+
+    /// Which records are kept.
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// Hands a record to the writer.

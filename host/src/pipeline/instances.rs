@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pype_plugin::descriptor::ModuleDescriptor;
 use pype_plugin::host::{HostServices, Instance, Library, NodeFacts};
 use pype_plugin::{Error, ErrorKind, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::worker::{Apart, ToOpenApart};
 
 /// All that opening one more takes.
 pub(crate) struct Opener<S> {
-    pub(super) library: Library,
+    pub(super) home: Home<S>,
     pub(super) module: String,
     pub(super) configs: Value,
     pub(super) facts: NodeFacts,
@@ -19,13 +21,35 @@ pub(crate) struct Opener<S> {
     pub(super) exclusive: bool,
 }
 
+/// Where a module runs.
+pub(super) enum Home<S> {
+    /// In this process.
+    Here(Library),
+    /// In one of its own.
+    Apart {
+        /// Its library.
+        library: Arc<Apart<S>>,
+        /// Its configs as the document has them.
+        written: Value,
+        /// What its records of the log say besides.
+        tags: Map<String, Value>,
+    },
+}
+
 impl<S: HostServices> Opener<S> {
     /// One more instance.
     ///
     /// # Errors
     /// What the module says.
     pub(crate) async fn open(&self) -> Result<Instance> {
-        self.library.open(&self.module, &self.configs, &self.facts, self.services.clone()).await
+        let Self { home, module, configs, facts, services, .. } = self;
+        match home {
+            Home::Here(library) => library.open(module, configs, facts, services.clone()).await,
+            Home::Apart { library, written, tags } => {
+                let open = ToOpenApart { module, configs, written, facts, tags: tags.clone() };
+                library.open(open, services.clone()).await
+            }
+        }
     }
 
     /// What the module says of itself.
@@ -33,7 +57,10 @@ impl<S: HostServices> Opener<S> {
     /// # Errors
     /// It cannot be read.
     pub(crate) fn describe(&self) -> Result<ModuleDescriptor> {
-        let described = self.library.describe()?.modules.into_iter().find(|one| one.name == self.module);
+        let Home::Here(library) = &self.home else {
+            return Err(Error::new(ErrorKind::Unsupported, "elsewhere", "the module runs in another process"));
+        };
+        let described = library.describe()?.modules.into_iter().find(|one| one.name == self.module);
         described.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "unknown-module", format!("the library has no module `{}`", self.module))
         })

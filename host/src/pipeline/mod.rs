@@ -25,8 +25,8 @@ pub use self::embedded::{Chained, Rest};
 pub use self::metrics::Metrics;
 pub use self::open::{OpenError, Opened, Surroundings, forget_large, open_queue};
 pub use self::serve::{ServeError, Server, ServerLimits};
-pub use self::stage::{Failed, Observer};
+pub use self::stage::{Failed, Observer, logged};
 pub use self::worker::{Worker, WorkerLimits};
 
 pub(crate) use self::instances::Opener;
-pub(crate) use self::open::{Here, StageServices, ToOpen};
+pub(crate) use self::open::{Here, SettledModule, StageServices, ToOpen};

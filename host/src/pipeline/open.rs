@@ -11,11 +11,12 @@ use pype_core::pipeline::plan::{Plan, Stage};
 use pype_core::template::{self, Globals, Scope};
 use pype_plugin::host::{HostServices, Instance, NodeFacts};
 use pype_plugin::{Artifact, Error, ErrorKind, Frame, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::instances::{Instances, Opener};
+use super::instances::{Home, Instances, Opener};
 use super::large::{self, LargeStore};
 use super::metrics::{Metrics, Runs};
 use super::stage::{Observer, OpenStage};
@@ -27,6 +28,7 @@ use crate::run::LibraryServices;
 use crate::run::services::{fields_with, log_metric};
 use crate::run::settled;
 use crate::secret::{self, Secrets};
+use crate::worker::{Apart, Around};
 
 /// What the stages of a pipeline have around them.
 pub struct Surroundings {
@@ -48,6 +50,20 @@ pub struct Surroundings {
     pub metrics: Metrics,
     /// Where they are traced.
     pub spans: Spans,
+    /// Where it is kept why a child process died. Pipelines have none, unless they handle the records of a stream.
+    pub post_mortems: PathBuf,
+}
+
+impl Surroundings {
+    /// What child processes have around them.
+    pub(crate) fn apart(&self) -> Around {
+        Around {
+            log: self.log.clone(),
+            threads: self.threads,
+            redactor: self.secrets.redactor().clone(),
+            post_mortems: self.post_mortems.clone(),
+        }
+    }
 }
 
 /// A pipeline whose stages are open, once and for all runs.
@@ -265,27 +281,19 @@ impl ToOpen<'_> {
         here: &Here,
         loader: &Loader<LibraryServices>,
     ) -> Result<Opener<StageServices>, OpenError> {
-        let file = &around.libraries[self.id];
-        let Loaded { library, .. } = loader.load(&file.path, file.sha256.as_ref())?;
-        let configs = self.configs(around).map_err(self.failed())?;
-        let facts = NodeFacts {
-            node_id: self.id.to_string(),
-            threads: around.threads,
-            temp_dir: here.scratch.clone(),
+        self.settled(around)?.opener(around, here, loader)
+    }
+
+    /// The same, before its library is loaded.
+    pub(crate) fn settled(&self, around: &Surroundings) -> Result<SettledModule, OpenError> {
+        Ok(SettledModule {
+            document: self.document.to_owned(),
+            id: self.id.clone(),
+            module: self.module.to_string(),
+            configs: self.configs(around).map_err(self.failed())?,
+            library: around.libraries[self.id].clone(),
             folder: around.folder.clone(),
-            ..NodeFacts::default()
-        };
-        let services = Arc::new(StageServices {
-            log: around.log.clone(),
-            spans: around.spans.clone(),
-            pipeline: self.document.to_owned(),
-            stage: self.id.to_string(),
-            cancel: here.cancel.clone(),
-        });
-        let described = library.describe().map_err(self.failed())?;
-        let exclusive = described.modules.iter().any(|one| one.name == self.module.as_str() && one.exclusive);
-        let module = self.module.to_string();
-        Ok(Opener { library, module, configs, facts, services, exclusive })
+        })
     }
 
     fn configs(&self, around: &Surroundings) -> Result<Value> {
@@ -300,6 +308,73 @@ impl ToOpen<'_> {
     pub(crate) fn failed(&self) -> impl FnOnce(Error) -> OpenError + use<> {
         let (pipeline, stage) = (self.document.to_owned(), self.id.clone());
         move |error| OpenError::Stage { pipeline, stage, error }
+    }
+}
+
+/// A module whose configs are settled: another process may open it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct SettledModule {
+    document: String,
+    pub(crate) id: NodeId,
+    module: String,
+    configs: Value,
+    library: LibraryFile,
+    folder: PathBuf,
+}
+
+impl SettledModule {
+    /// What opens it. Of what is around it counts what is of no document.
+    pub(crate) fn opener(
+        self,
+        around: &Surroundings,
+        here: &Here,
+        loader: &Loader<LibraryServices>,
+    ) -> Result<Opener<StageServices>, OpenError> {
+        let Loaded { library, .. } = loader.load(&self.library.path, self.library.sha256.as_ref())?;
+        let described = library.describe().map_err(|error| {
+            let (pipeline, stage) = (self.document.clone(), self.id.clone());
+            OpenError::Stage { pipeline, stage, error }
+        })?;
+        let exclusive = described.modules.iter().any(|one| one.name == self.module && one.exclusive);
+        Ok(self.at(Home::Here(library), exclusive, around, here))
+    }
+
+    /// The same in a process of its own; `written` are its configs as the document has them.
+    pub(crate) fn opener_apart(
+        self,
+        written: &Value,
+        around: &Surroundings,
+        here: &Here,
+    ) -> Result<Opener<StageServices>, OpenError> {
+        let library = Arc::new(Apart::new(&self.library, around.apart())?);
+        let tags = [("stream", self.document.clone()), ("node", self.id.to_string()), ("module", self.module.clone())];
+        let tags = tags.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+        Ok(self.at(Home::Apart { library, written: written.clone(), tags }, false, around, here))
+    }
+
+    fn at(
+        self,
+        home: Home<StageServices>,
+        exclusive: bool,
+        around: &Surroundings,
+        here: &Here,
+    ) -> Opener<StageServices> {
+        let Self { document, id, module, configs, folder, .. } = self;
+        let facts = NodeFacts {
+            node_id: id.to_string(),
+            threads: around.threads,
+            temp_dir: here.scratch.clone(),
+            folder,
+            ..NodeFacts::default()
+        };
+        let services = Arc::new(StageServices {
+            log: around.log.clone(),
+            spans: around.spans.clone(),
+            pipeline: document,
+            stage: id.to_string(),
+            cancel: here.cancel.clone(),
+        });
+        Opener { home, module, configs, facts, services, exclusive }
     }
 }
 

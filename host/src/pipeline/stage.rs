@@ -50,6 +50,25 @@ impl Failed {
 /// Who hears of failures, of those too that are tried again. Called from many tasks; must not block.
 pub type Observer = Arc<dyn Fn(&Failed) + Send + Sync>;
 
+/// Writes each failure into the log.
+pub fn logged() -> Observer {
+    Arc::new(|failed: &Failed| {
+        let Failed { pipeline, stage, job, attempt, error, again_after } = failed;
+        let job = job.as_deref().unwrap_or_default();
+        match again_after {
+            Some(delay) => tracing::warn!(
+                pipeline,
+                stage,
+                job,
+                attempt,
+                "failed, and is tried again in {} ms: {error}",
+                delay.as_millis()
+            ),
+            None => tracing::error!(pipeline, stage, job, attempt, "failed: {error}"),
+        }
+    })
+}
+
 /// A stage, open.
 pub(super) struct OpenStage {
     pub(super) stage: Stage,

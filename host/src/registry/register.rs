@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::file::{self, Modules};
 use super::places::{self, Places};
 use super::{Registry, RegistryError};
-use crate::loader::{self, Digest};
+use crate::loader::{self, Described, Digest};
 
 /// A library and what it says about itself.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Inspected {
     pub digest: Digest,
     /// What is in it.
     pub descriptor: LibraryDescriptor,
+    /// It runs in processes of its own only.
+    pub isolated: bool,
 }
 
 /// How to register.
@@ -62,11 +64,11 @@ pub struct Registered {
 /// It is no plugin for this host, or is being overwritten.
 pub fn inspect(path: &Path) -> Result<Inspected, RegistryError> {
     let digest = loader::digest(path)?;
-    let descriptor = loader::describe(path)?;
+    let Described { library: descriptor, aborts } = loader::describe(path)?;
     if loader::digest(path)? != digest {
         return Err(RegistryError::Changing { library: path.to_owned() });
     }
-    Ok(Inspected { library: places::tidy(path), digest, descriptor })
+    Ok(Inspected { library: places::tidy(path), digest, descriptor, isolated: aborts })
 }
 
 impl Inspected {
@@ -206,6 +208,7 @@ impl Enrolment<'_> {
             globals: module.globals.clone(),
             lists: module.lists.clone(),
             unbounded: module.acknowledge.is_some(),
+            isolated: self.inspected.isolated,
             retry: module
                 .retry
                 .and_then(|RetryPolicy { attempts, delay_ms, backoff }| Retry::of_module(attempts, delay_ms, backoff)),

@@ -17,15 +17,17 @@ use pype_plugin::Error;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::home::Home;
 use super::mock::Mocks;
 use super::services::{LibraryServices, Shared};
 use super::sub_flow::{self, End};
 use super::turn::Turn;
 use super::{loops, node, resume};
-use crate::loader::{LoadError, Loaded, Loader};
+use crate::loader::{LoadError, Loader};
 use crate::prepare::LibraryFile;
 use crate::runs::CHECKPOINTS;
 use crate::secret;
+use crate::worker::{Apart, Around};
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +54,8 @@ pub struct Job {
     pub session: u32,
     /// What earlier sessions have completed.
     pub previous: Previous,
-    /// Each module's library, loaded.
-    pub libraries: BTreeMap<NodeId, Loaded>,
+    /// Each module's library, where it runs.
+    pub libraries: BTreeMap<NodeId, Home>,
     /// What [`wirings`](super::wirings) says of the plan.
     pub wirings: BTreeMap<SubFlowId, String>,
     /// What stands in for modules, in a test.
@@ -91,7 +93,8 @@ impl Job {
     }
 }
 
-/// Loads the library of every node, before any of them runs; each file once.
+/// Loads the library of every node, before any of them runs; each file once. Those of nodes that run in processes of their own
+/// are not loaded here.
 ///
 /// # Errors
 /// One is not there, changed since it was registered, or is no plugin for this host.
@@ -99,17 +102,19 @@ pub fn load_libraries(
     plan: &Plan,
     files: &BTreeMap<NodeId, LibraryFile>,
     loader: &Loader<LibraryServices>,
-) -> Result<BTreeMap<NodeId, Loaded>, LoadError> {
-    let mut loaded: BTreeMap<&LibraryFile, Loaded> = BTreeMap::new();
+    apart: &Around,
+) -> Result<BTreeMap<NodeId, Home>, LoadError> {
+    let mut homes: BTreeMap<(&LibraryFile, bool), Home> = BTreeMap::new();
     let mut libraries = BTreeMap::new();
     for node in plan.nodes() {
         let file = &files[&node.id];
-        let library = match loaded.get(file) {
-            Some(library) => library.clone(),
-            None => loader.load(&file.path, file.sha256.as_ref())?,
+        let home = match homes.get(&(file, node.isolated)) {
+            Some(home) => home.clone(),
+            None if node.isolated => Home::apart(Arc::new(Apart::new(file, apart.clone())?)),
+            None => Home::here(loader.load(&file.path, file.sha256.as_ref())?),
         };
-        loaded.insert(file, library.clone());
-        libraries.insert(node.id.clone(), library);
+        homes.insert((file, node.isolated), home.clone());
+        libraries.insert(node.id.clone(), home);
     }
     Ok(libraries)
 }

@@ -7,6 +7,7 @@
 
 mod engine;
 mod frames;
+mod home;
 mod loops;
 mod mock;
 mod node;
@@ -16,6 +17,7 @@ mod sub_flow;
 mod turn;
 
 pub use self::engine::{Job, Limits, load_libraries, run};
+pub use self::home::Home;
 pub use self::mock::Mocks;
 pub use self::resume::{Forecast, forecast, wirings};
 pub use self::services::{LibraryServices, Observer, Store};

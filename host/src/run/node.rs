@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use pype_core::catalog::ModuleEntry;
 use pype_core::diagnostic::Diagnostics;
@@ -17,7 +16,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Job;
-use super::services::NodeServices;
+use super::services::{Gate, NodeServices};
 use super::turn::Turn;
 use crate::secret;
 
@@ -70,7 +69,7 @@ async fn open(
         turn: turn.clone(),
         node: node.id.clone(),
         cancel: cancel.clone(),
-        last_progress_ms: AtomicU64::new(0),
+        progress: Gate::default(),
     });
     let facts = NodeFacts {
         node_id: turn.path.name(node.id.as_str()),
@@ -81,7 +80,7 @@ async fn open(
         folder: job.folder.clone(),
         wanted_globals: node.wanted_globals.iter().cloned().collect(),
     };
-    job.libraries[&node.id].library.open(node.module.as_str(), configs, &facts, services).await
+    job.libraries[&node.id].open(node, configs, &facts, services).await
 }
 
 /// The configs of every module of a sub flow.

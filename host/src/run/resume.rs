@@ -52,7 +52,7 @@ pub(super) async fn with_outputs(
     for (id, made_from) in &mut before.nodes {
         if made_from.outputs.is_some() {
             let node = job.plan.node(id);
-            let now = job.libraries[id].library.resources(node.module.as_str(), &configs[id]).await?;
+            let now = job.libraries[id].resources(node, &configs[id]).await?;
             made_from.outputs = now.outputs.map(|all| states(job, all));
         }
     }
@@ -63,7 +63,7 @@ async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode, configs: &Value) ->
     let resources = match job.mocks {
         // What is mocked is not asked.
         Some(_) => Resources::default(),
-        None => job.libraries[&node.id].library.resources(node.module.as_str(), configs).await?,
+        None => job.libraries[&node.id].resources(node, configs).await?,
     };
     let visible = match &job.key {
         Some(key) => node::sealed_configs(job, turn, node, key)?.to_string(),
@@ -71,7 +71,7 @@ async fn of_node(job: &Job, turn: &Turn, node: &PlannedNode, configs: &Value) ->
     };
     Ok(NodeFingerprint {
         module: node.module.to_string(),
-        library: job.libraries[&node.id].digest.to_string(),
+        library: job.libraries[&node.id].digest().to_string(),
         configs: digest(visible.as_bytes()),
         inputs: resources.inputs.map(|all| states(job, all)),
         outputs: resources.outputs.map(|all| states(job, all)),

@@ -28,6 +28,28 @@ const GLOBAL_BYTES: usize = 64 * 1024;
 /// Progress is passed on at most this often.
 const PROGRESS_EVERY_MS: u64 = 100;
 
+/// Lets progress pass, if it has not just done so.
+pub(crate) struct Gate {
+    began: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { began: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+}
+
+impl Gate {
+    pub(crate) fn opens(&self) -> bool {
+        let now = ms(self.began.elapsed());
+        let last = self.last_ms.load(Ordering::Relaxed);
+        // Of two at a time one passes.
+        let ours = || self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        now >= last + PROGRESS_EVERY_MS && ours()
+    }
+}
+
 /// Who hears of what happens in a run. Called from many threads; must not block for long.
 pub type Observer = Arc<dyn Fn(RunEvent) + Send + Sync>;
 
@@ -54,22 +76,13 @@ pub struct Shared {
     artifacts: Mutex<BTreeMap<String, Kept>>,
     /// Whether a failure within a loop was handled.
     handled: AtomicBool,
-    started: Instant,
 }
 
 impl Shared {
     /// Nothing has happened yet. From now on the log masks `secrets`.
     pub fn new(log: Log, observer: Observer, secrets: Secrets, store: Store) -> Self {
         log.hide(secrets.redactor());
-        Self {
-            log,
-            observer,
-            secrets,
-            store,
-            artifacts: Mutex::default(),
-            handled: AtomicBool::new(false),
-            started: Instant::now(),
-        }
+        Self { log, observer, secrets, store, artifacts: Mutex::default(), handled: AtomicBool::new(false) }
     }
 
     /// The rows that a module registered under `uri`, as often as they are asked for.
@@ -116,15 +129,27 @@ impl Shared {
 }
 
 /// The services of one node.
-pub(super) struct NodeServices {
+pub(crate) struct NodeServices {
     pub(super) job: Arc<Job>,
     pub(super) turn: Arc<Turn>,
     pub(super) node: NodeId,
     pub(super) cancel: CancellationToken,
-    pub(super) last_progress_ms: AtomicU64,
+    pub(super) progress: Gate,
 }
 
 impl NodeServices {
+    /// What each of its records says besides.
+    fn ours(&self) -> [(&'static str, Option<String>); 3] {
+        let item = (!self.turn.path.is_outside()).then(|| self.turn.path.to_string());
+        let (module, node) = (self.planned().module.to_string(), self.node.to_string());
+        [("module", Some(module)), ("node", Some(node)), ("item", item)]
+    }
+
+    /// The same for records that its module's own process writes.
+    pub(super) fn tags(&self) -> impl Iterator<Item = (String, Value)> {
+        self.ours().into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into())))
+    }
+
     fn planned(&self) -> &PlannedNode {
         self.job.plan.node(&self.node)
     }
@@ -144,10 +169,8 @@ impl HostServices for NodeServices {
     }
 
     fn log(&self, level: u8, target: &str, message: &str, fields: &[u8]) {
-        let item = (!self.turn.path.is_outside()).then(|| self.turn.path.to_string());
-        let (module, node) = (self.planned().module.to_string(), self.node.to_string());
-        let ours = [("module", Some(module)), ("node", Some(node)), ("item", item)];
-        self.job.shared.log.write(Record::now(Level::from_number(level), target, message, fields_with(ours, fields)));
+        let fields = fields_with(self.ours(), fields);
+        self.job.shared.log.write(Record::now(Level::from_number(level), target, message, fields));
     }
 
     fn set_global(&self, name: &str, value: Value) -> Result<()> {
@@ -186,11 +209,7 @@ impl HostServices for NodeServices {
     }
 
     fn progress(&self, rows: u64, bytes: u64) {
-        let now = ms(self.job.shared.started.elapsed());
-        let last = self.last_progress_ms.load(Ordering::Relaxed);
-        let due = now >= last + PROGRESS_EVERY_MS;
-        let ours = || self.last_progress_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if due && ours() {
+        if self.progress.opens() {
             let (node, item) = (self.node.clone(), self.turn.path.clone());
             self.job.shared.tell(RunEvent::NodeProgress { node, item, rows, bytes });
         }

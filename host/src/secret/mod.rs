@@ -76,13 +76,26 @@ pub type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 pub struct Secrets {
     // A function, so that a template's scope can borrow it.
     lookup: Arc<Lookup>,
+    values: Arc<BTreeMap<String, String>>,
     redactor: Redactor,
 }
 
 impl Secrets {
     fn new(values: BTreeMap<String, String>, also_hidden: Option<&str>) -> Self {
         let redactor = Redactor::of(values.values().map(String::as_str).chain(also_hidden));
-        Self { lookup: Arc::new(move |name| values.get(name).cloned()), redactor }
+        let values = Arc::new(values);
+        let known = values.clone();
+        Self { lookup: Arc::new(move |name| known.get(name).cloned()), values, redactor }
+    }
+
+    /// In a child: those that its host was told.
+    pub(crate) fn of(values: BTreeMap<String, String>) -> Self {
+        Self::new(values, None)
+    }
+
+    /// For a child, which must have them too.
+    pub(crate) fn values(&self) -> &BTreeMap<String, String> {
+        &self.values
     }
 
     /// What they are.

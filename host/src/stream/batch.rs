@@ -13,7 +13,7 @@ use pype_core::catalog::ModuleKind;
 use pype_core::name::NodeId;
 use pype_core::retry::Retry;
 use pype_core::stream::control::Work;
-use pype_core::stream::{RECORDS, SOURCE};
+use pype_core::stream::{ERRORS, RECORDS, SOURCE};
 use pype_plugin::host::Instance;
 use pype_plugin::stream::Records;
 use pype_plugin::{Error, ErrorKind, Frame, Result, SharedBatches};
@@ -22,12 +22,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::engine::{Engine, Told};
-use super::records::Place;
+use super::records::{Batch as Together, Place};
 use crate::clock::random;
 use crate::pipeline::{Opener, StageServices};
 
-/// The port that records leave a mod by which it cannot read.
-pub(super) const ERRORS: &str = "errors";
 /// How long a module may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,22 +54,33 @@ pub(super) struct Chain {
     instances: Vec<Instance>,
     /// How many read each port.
     readers: HashMap<(NodeId, String), usize>,
+    /// The port whose rows are given back.
+    end: Option<(NodeId, String)>,
+}
+
+/// What became of a batch.
+pub(super) struct Handled {
+    /// The records that could not be read, each with why.
+    pub(super) unread: Vec<(Records, usize, String)>,
+    /// The rows at the end, if somebody wants them.
+    pub(super) end: Option<Frame>,
 }
 
 /// The error of a module.
-struct Failure {
-    node: NodeId,
-    error: Error,
+pub(super) struct Failure {
+    pub(super) node: NodeId,
+    pub(super) error: Error,
 }
 
 impl Chain {
-    /// Opens all of them. `nodes` may be in any order.
-    pub(super) async fn open(nodes: Vec<Node>) -> Result<Self, (NodeId, Error)> {
+    /// Opens all of them. `nodes` may be in any order; the rows at the port `end` are given back.
+    pub(super) async fn open(nodes: Vec<Node>, end: Option<(NodeId, String)>) -> Result<Self, (NodeId, Error)> {
         let mut readers: HashMap<_, usize> = HashMap::new();
-        for (_, from) in nodes.iter().flat_map(|node| &node.inputs) {
+        let read = nodes.iter().flat_map(|node| &node.inputs).map(|(_, from)| from);
+        for from in read.chain(&end) {
             *readers.entry(from.clone()).or_default() += 1;
         }
-        let mut chain = Self { nodes: in_order(nodes), instances: Vec::new(), readers };
+        let mut chain = Self { nodes: in_order(nodes), instances: Vec::new(), readers, end };
         match chain.open_all().await {
             Ok(()) => Ok(chain),
             Err(Failure { node, error }) => {
@@ -90,7 +99,7 @@ impl Chain {
     }
 
     /// Closes all of them, the last first.
-    async fn close(&mut self) {
+    pub(super) async fn close(&mut self) {
         while let Some(instance) = self.instances.pop() {
             let node = self.nodes[self.instances.len()].id.as_str();
             match tokio::time::timeout(CLOSE_PATIENCE, instance.close()).await {
@@ -101,8 +110,8 @@ impl Chain {
         }
     }
 
-    /// Puts a batch through, and commits it. The records that could not be read, each with why.
-    async fn handle(&mut self, records: Frame) -> Result<Vec<(Records, usize, String)>, Failure> {
+    /// Puts a batch through, and commits it.
+    pub(super) async fn handle(&mut self, records: Frame) -> Result<Handled, Failure> {
         self.open_all().await?;
         let mut frames: HashMap<(NodeId, String), Vec<Frame>> = HashMap::new();
         let source = SOURCE.parse().expect("it is the name of a node");
@@ -129,7 +138,8 @@ impl Chain {
                 self.instances[at].commit().await.map_err(|error| self.at(at, error))?;
             }
         }
-        Ok(unread)
+        let end = self.end.as_ref().and_then(|end| frames.get_mut(end)?.pop());
+        Ok(Handled { unread, end })
     }
 
     /// Keeps a frame for each of its readers.
@@ -240,8 +250,8 @@ impl Engine for Batches {
 }
 
 fn bytes(work: &Work<Place>) -> usize {
-    let (records, row) = work.payload.parts();
-    records.bytes(row)
+    let (batch, row) = work.payload.parts();
+    batch.records().bytes(row)
 }
 
 struct Run {
@@ -302,7 +312,7 @@ impl Run {
         loop {
             let handled = self.chain.handle(frame(&batch)).await;
             let Failure { node, error } = match handled {
-                Ok(unread) => return self.tell_all(batch, unread, began.elapsed()).await,
+                Ok(Handled { unread, .. }) => return self.tell_all(batch, unread, began.elapsed()).await,
                 Err(failure) => failure,
             };
             // What a module holds of a batch that failed must not get into the next.
@@ -351,15 +361,16 @@ impl Run {
 
 /// The records of a batch. Those that are neighbours already are not copied.
 fn frame(batch: &[Work<Place>]) -> Frame {
-    let mut parts: Vec<(Arc<Records>, usize, usize)> = Vec::new();
+    let mut parts: Vec<(&Arc<Together>, usize, usize)> = Vec::new();
     for work in batch {
-        let (records, row) = work.payload.parts();
+        let (together, row) = work.payload.parts();
         match parts.last_mut() {
-            Some((last, from, count)) if Arc::ptr_eq(last, records) && *from + *count == row => *count += 1,
-            _ => parts.push((records.clone(), row, 1)),
+            Some((last, from, count)) if Arc::ptr_eq(last, together) && *from + *count == row => *count += 1,
+            _ => parts.push((together, row, 1)),
         }
     }
-    let batches: Vec<_> = parts.into_iter().map(|(records, from, count)| records.slice(from, count)).collect();
+    let batches: Vec<_> =
+        parts.into_iter().map(|(together, from, count)| together.records().batch().slice(from, count)).collect();
     let schema = batches.first().expect("a batch has a record").schema();
     Frame::from_record_batches(schema, batches)
 }

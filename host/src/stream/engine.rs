@@ -1,4 +1,5 @@
-//! Engines: what runs handlers. [`Tasks`] does so in tasks of the host's runtime; [`super::batch`] collects batches.
+//! Engines: what runs handlers. [`Tasks`] does so in tasks of the host's runtime, [`super::process`] in child processes;
+//! [`super::batch`] collects batches.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -40,6 +41,8 @@ where
 pub(super) enum Told {
     /// What became of a record.
     Handled { work: Work<Place>, result: Result<()>, took: Duration },
+    /// It has not begun with a record, and will not.
+    NotRun(Work<Place>),
     /// It cannot go on. What it has in hand is not done.
     Broken(Error),
 }
@@ -111,13 +114,24 @@ impl<H: Handle> Engine for Tasks<H> {
 
 async fn handled<H: Handle>(handler: &H, timeout: Option<Duration>, work: Work<Place>) -> Told {
     let began = Instant::now();
-    let handling = handler.handle(&work.payload, work.attempt);
-    let result = match timeout {
-        None => handling.await,
-        Some(time) => tokio::time::timeout(time, handling).await.unwrap_or_else(|_| {
-            let message = format!("the record `{}` took longer than {} ms", work.payload.name(), time.as_millis());
-            Err(Error::new(ErrorKind::TimedOut, "timed-out", message).retryable(true))
-        }),
-    };
+    let result = handled_in_time(handler, timeout, &work.payload, work.attempt).await;
     Told::Handled { work, result, took: began.elapsed() }
+}
+
+/// Handles a record, within the bound of an attempt.
+///
+/// # Errors
+/// The handler's, or that it took too long.
+pub(super) async fn handled_in_time(
+    handler: &impl Handle,
+    timeout: Option<Duration>,
+    place: &Place,
+    attempt: u32,
+) -> Result<()> {
+    let handling = handler.handle(place, attempt);
+    let Some(time) = timeout else { return handling.await };
+    tokio::time::timeout(time, handling).await.unwrap_or_else(|_| {
+        let message = format!("the record `{}` took longer than {} ms", place.name(), time.as_millis());
+        Err(Error::new(ErrorKind::TimedOut, "timed-out", message).retryable(true))
+    })
 }

@@ -41,6 +41,7 @@ pub struct Watched {
     // Written by the owner, twice a second; read by whoever asks.
     shown: Arc<Mutex<Option<Shown>>>,
     handling: Histogram,
+    ages: Histogram,
     commits: Histogram,
     registry: Arc<Registry>,
 }
@@ -51,12 +52,16 @@ impl Watched {
         // From 100 µs to 27 minutes, and from a millisecond to half a minute.
         let handling = Histogram::new(exponential_buckets(0.0001, 4.0, 12));
         let commits = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        // From 100 µs to ten minutes, in finer steps.
+        let ages = Histogram::new(exponential_buckets(0.0001, 1.5, 40));
         let mut registry =
             Registry::with_prefix_and_labels("pype_stream", [("stream".into(), stream.to_owned().into())].into_iter());
         registry.register_with_unit("handling", "How long a record is handled", Unit::Seconds, handling.clone());
+        let help = "How long it takes from the poll that brought a record until it is done";
+        registry.register_with_unit("latency", help, Unit::Seconds, ages.clone());
         registry.register_with_unit("commit", "How long a commit takes", Unit::Seconds, commits.clone());
         registry.register_collector(Box::new(Numbers(shown.clone())));
-        Self { shown, handling, commits, registry: Arc::new(registry) }
+        Self { shown, handling, ages, commits, registry: Arc::new(registry) }
     }
 
     /// The latest.
@@ -71,6 +76,10 @@ impl Watched {
 
     pub(super) fn handled(&self, took: Duration) {
         self.handling.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn done(&self, age: Duration) {
+        self.ages.observe(age.as_secs_f64());
     }
 
     pub(super) fn committed(&self, took: Duration) {

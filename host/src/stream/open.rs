@@ -5,22 +5,24 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pype_core::pipeline::plan as pipeline;
 use pype_core::stream::admission::Limits;
 use pype_core::stream::control::{Acknowledge, Options, StreamState};
 use pype_core::stream::lanes::Ordering;
 use pype_core::stream::plan::{Engine, Handle as HandlePlan, Module, Parallel, Payload, PerBatch, Plan};
-use pype_core::stream::{RECORDS, SOURCE};
+use pype_core::stream::{ERRORS, RECORDS, SOURCE};
 use pype_plugin::host::Instance;
 use pype_plugin::{Error, ErrorKind, stream};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batches, Bounds, Chain, ERRORS, Node};
+use super::batch::{Batches, Bounds, Chain, Node};
+use super::decode::{Decoder, Decoders};
 use super::engine::Tasks;
 use super::metrics::Watched;
 use super::owner::{Owner, Settings, StreamError};
 use super::pipeline::PerRecord;
-use super::records::Mapping;
+use super::process::{self, Processes};
 use crate::clock::seed;
 use crate::loader::Loader;
 use crate::pipeline::{Here, OpenError, Opened, Surroundings, ToOpen};
@@ -34,7 +36,8 @@ pub struct OpenedStream {
     plan: Arc<Plan>,
     source: Arc<Instance>,
     runs: Runs,
-    pipeline: Option<Arc<Opened>>,
+    // If it runs in this process.
+    pipeline: Option<Arc<PerRecord>>,
     cancel: CancellationToken,
     // For files that nobody needs afterwards: it goes with this.
     _scratch: TempDir,
@@ -43,7 +46,16 @@ pub struct OpenedStream {
 /// The owner of its state, with the engine that the document asks for.
 enum Runs {
     PerRecord(Owner<Tasks<PerRecord>>),
+    Apart(Owner<Processes>),
     PerBatch(Owner<Batches>),
+}
+
+/// The pipeline that handles the records of a stream, before it is opened.
+pub struct HandledBy<'a> {
+    /// Its plan.
+    pub plan: &'a Arc<pipeline::Plan>,
+    /// What its stages have around them.
+    pub around: &'a Surroundings,
 }
 
 /// Why a stream is not open.
@@ -52,52 +64,38 @@ pub enum StreamOpenError {
     /// A module of it, or of its pipeline.
     #[error(transparent)]
     Module(#[from] OpenError),
+    /// A child process for its pipeline.
+    #[error("a child process of the stream does not start: {0}")]
+    Child(Error),
 }
 
 impl OpenedStream {
-    /// Opens the source of a stream whose records a pipeline handles, which is open.
+    /// Opens the source of a stream, and what handles its records.
     ///
     /// # Errors
-    /// The library is not there or has changed, or the source does not open.
+    /// A library is not there or has changed, or a module does not open.
+    ///
+    /// # Panics
+    /// Its records are handled by a pipeline, and none is given.
     pub async fn open(
         plan: Arc<Plan>,
         around: &Surroundings,
-        pipeline: Option<Arc<Opened>>,
+        pipeline: Option<HandledBy<'_>>,
         loader: &Loader<LibraryServices>,
     ) -> Result<Self, StreamOpenError> {
-        supported(&plan)?;
         let scratch = tempfile::tempdir().map_err(OpenError::Scratch)?;
         let cancel = CancellationToken::new();
         let here = Here { scratch: scratch.path().to_owned(), cancel: cancel.clone() };
         let (source, acknowledge) = open_source(&plan, &plan.source, around, &here, loader).await?;
-        let runs = match &plan.handle {
-            HandlePlan::Pipeline(per_record) => {
-                let pipeline = pipeline.clone().expect("its caller has opened the pipeline");
-                let options = plan.options(acknowledge, seed()).expect("a pipeline handles its records one by one");
-                let mapping = Mapping::new(pipeline.plan().context(), &per_record.map);
-                let handler = Arc::new(PerRecord::new(pipeline, mapping));
-                let Parallel { timeout, max_in_flight, .. } = per_record.parallel;
-                let (engine, tells) = Tasks::new(handler, Some(timeout), max_in_flight);
-                Runs::PerRecord(Owner::new(settings(&plan, options), source.clone(), engine, tells))
+        let opening = Opening { plan: &plan, around, here: &here, loader, source: &source, acknowledge };
+        match opening.runs(pipeline).await {
+            Ok((runs, pipeline)) => Ok(Self { plan, source, runs, pipeline, cancel, _scratch: scratch }),
+            Err(error) => {
+                // It is not open: what else is, is closed.
+                drop(source.close().await);
+                Err(error)
             }
-            HandlePlan::Batch(per_batch) => {
-                let chain = match open_chain(&plan, per_batch, around, &here, loader).await {
-                    Ok(chain) => chain,
-                    Err(error) => {
-                        // It is not open: what else is, is closed.
-                        drop(source.close().await);
-                        return Err(error.into());
-                    }
-                };
-                let rows = usize::try_from(per_batch.rows.get()).unwrap_or(usize::MAX);
-                let bytes = usize::try_from(per_batch.bytes.0.get()).unwrap_or(usize::MAX);
-                let bounds = Bounds { rows, bytes, interval: per_batch.interval.0 };
-                let (engine, tells) = Batches::new(chain, bounds, plan.retry);
-                let options = batch_options(&plan, acknowledge, rows);
-                Runs::PerBatch(Owner::new(settings(&plan, options), source.clone(), engine, tells))
-            }
-        };
-        Ok(Self { plan, source, runs, pipeline, cancel, _scratch: scratch })
+        }
     }
 
     /// The plan.
@@ -110,6 +108,7 @@ impl OpenedStream {
     pub fn watched(&self) -> Watched {
         match &self.runs {
             Runs::PerRecord(owner) => owner.watched(),
+            Runs::Apart(owner) => owner.watched(),
             Runs::PerBatch(owner) => owner.watched(),
         }
     }
@@ -132,6 +131,7 @@ impl OpenedStream {
     pub async fn run(self, stop: CancellationToken) -> Result<StreamState, StreamError> {
         let ended = match self.runs {
             Runs::PerRecord(owner) => owner.run(stop).await,
+            Runs::Apart(owner) => owner.run(stop).await,
             Runs::PerBatch(owner) => owner.run(stop).await,
         };
         self.cancel.cancel();
@@ -147,24 +147,61 @@ impl OpenedStream {
     }
 }
 
-/// What the document may say, and this host does not do yet.
-fn supported(plan: &Plan) -> Result<(), OpenError> {
-    let HandlePlan::Pipeline(per_record) = &plan.handle else { return Ok(()) };
-    let refused = |module: &Module, code, message| {
-        Err(to_open(plan, module).failed()(Error::new(ErrorKind::Unsupported, code, message)))
-    };
-    if let Some(decoder) = plan.decode.first() {
-        let message = "before a pipeline nothing is decoded yet: JSON values need no decoder, batches may have some";
-        return refused(decoder, "decode", message);
-    }
-    if per_record.parallel.engine == Engine::Process {
-        let message = "child processes do not handle records yet: `engine: async` does";
-        return refused(&plan.source, "engine", message);
-    }
-    Ok(())
+/// What opening the handler of a stream takes, whose source is open.
+struct Opening<'a> {
+    plan: &'a Plan,
+    around: &'a Surroundings,
+    here: &'a Here,
+    loader: &'a Loader<LibraryServices>,
+    source: &'a Arc<Instance>,
+    acknowledge: Acknowledge,
 }
 
-fn to_open<'a>(plan: &'a Plan, module: &'a Module) -> ToOpen<'a> {
+impl Opening<'_> {
+    /// The owner of the stream's state; and the pipeline, if it is open in this process.
+    async fn runs(self, pipeline: Option<HandledBy<'_>>) -> Result<(Runs, Option<Arc<PerRecord>>), StreamOpenError> {
+        let plan = self.plan;
+        let (settings, source) = (|options| settings(plan, options), self.source.clone());
+        match &plan.handle {
+            HandlePlan::Pipeline(per_record) => {
+                let pipeline = pipeline.expect("its caller gives the pipeline that the plan names");
+                let options =
+                    plan.options(self.acknowledge, seed()).expect("a pipeline handles its records one by one");
+                let Parallel { timeout, max_in_flight, engine, .. } = per_record.parallel;
+                let decoders = Decoder::all_of(plan, self.around)?;
+                if engine == Engine::Process {
+                    let (engine, tells) = process::open(plan, per_record, &pipeline, decoders).await?;
+                    return Ok((Runs::Apart(Owner::new(settings(options), source, engine, tells)), None));
+                }
+                let decoders =
+                    Decoders::open(decoders, plan.name.as_str(), self.around, self.here, self.loader).await?;
+                let opened = match Opened::open(pipeline.plan.clone(), pipeline.around, self.loader).await {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        if let Some(decoders) = decoders {
+                            decoders.close().await;
+                        }
+                        return Err(error.into());
+                    }
+                };
+                let handler = Arc::new(PerRecord::new(opened, decoders, &per_record.map));
+                let (engine, tells) = Tasks::new(handler.clone(), Some(timeout), max_in_flight);
+                Ok((Runs::PerRecord(Owner::new(settings(options), source, engine, tells)), Some(handler)))
+            }
+            HandlePlan::Batch(per_batch) => {
+                let chain = open_chain(plan, per_batch, self.around, self.here, self.loader).await?;
+                let rows = usize::try_from(per_batch.rows.get()).unwrap_or(usize::MAX);
+                let bytes = usize::try_from(per_batch.bytes.0.get()).unwrap_or(usize::MAX);
+                let bounds = Bounds { rows, bytes, interval: per_batch.interval.0 };
+                let (engine, tells) = Batches::new(chain, bounds, plan.retry);
+                let options = batch_options(plan, self.acknowledge, rows);
+                Ok((Runs::PerBatch(Owner::new(settings(options), source, engine, tells)), None))
+            }
+        }
+    }
+}
+
+pub(super) fn to_open<'a>(plan: &'a Plan, module: &'a Module) -> ToOpen<'a> {
     ToOpen {
         document: plan.name.as_str(),
         id: &module.id,
@@ -209,20 +246,10 @@ async fn open_chain(
     let flow = &per_batch.flow;
     let mut nodes = Vec::new();
     // The decoders stand before the flow: what would read the source's records reads those of the last of them.
-    let mut decoded = (plan.source.id.clone(), RECORDS.to_owned());
-    for module in &plan.decode {
-        let (input, outputs) = (&module.entry.input_ports[0], &module.entry.output_ports);
-        let output = outputs.iter().find(|port| port.as_str() != ERRORS).expect("a decoder has one output");
-        let to_open = to_open(plan, module);
-        nodes.push(Node {
-            id: module.id.clone(),
-            kind: module.entry.kind,
-            opener: to_open.opener(around, here, loader)?,
-            inputs: vec![(input.to_string(), decoded)],
-            errors_unread: outputs.iter().any(|port| port.as_str() == ERRORS),
-        });
-        decoded = (module.id.clone(), output.to_string());
-    }
+    let records = (plan.source.id.clone(), RECORDS.to_owned());
+    let decoders = Decoder::all_of(plan, around)?;
+    let decoded = decoders.last().map_or_else(|| records.clone(), Decoder::end);
+    nodes.extend(Decoder::nodes(decoders, records.clone(), around, here, loader)?);
     for node in flow.nodes().iter().filter(|node| node.id.as_str() != SOURCE) {
         let module = ToOpen {
             document: plan.name.as_str(),
@@ -233,21 +260,27 @@ async fn open_chain(
             spans: &node.spans,
             source: &plan.document,
         };
-        let inputs = flow
-            .inputs_of(&node.id)
-            .map(|edge| (edge.to.port.to_string(), (edge.from.node.clone(), edge.from.port.to_string())));
+        let inputs = flow.inputs_of(&node.id).map(|edge| {
+            let from = (edge.from.node.clone(), edge.from.port.to_string());
+            (edge.to.port.to_string(), if from == records { decoded.clone() } else { from })
+        });
         let has_errors = node.entry.output_ports.iter().any(|port| port.as_str() == ERRORS);
         let read = flow.outputs_of(&node.id).any(|edge| edge.from.port.as_str() == ERRORS);
+        let settled = module.settled(around)?;
+        let opener = match node.isolated {
+            true => settled.opener_apart(&node.configs, around, here)?,
+            false => settled.opener(around, here, loader)?,
+        };
         nodes.push(Node {
             id: node.id.clone(),
             kind: node.entry.kind,
-            opener: module.opener(around, here, loader)?,
+            opener,
             inputs: inputs.collect(),
             errors_unread: has_errors && !read,
         });
     }
     let failed = |(stage, error)| OpenError::Stage { pipeline: plan.name.to_string(), stage, error };
-    Chain::open(nodes).await.map_err(failed)
+    Chain::open(nodes, None).await.map_err(failed)
 }
 
 /// Records in a batch are done together: no more is asked of their order than that they come in it. Two batches may be under way,

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{Engine, Told as EngineTold};
 use super::metrics::{Shown, Watched};
 use super::partitions::{Assigned, Partitions};
-use super::records::{Letter, Place, letters};
+use super::records::{Batch, Letter, Place, letters};
 use crate::clock::random;
 
 /// How long the source waits for something to happen, before it is asked again.
@@ -315,14 +315,14 @@ impl<E: Engine> Owner<E> {
     }
 
     fn deliver(&mut self, records: Records) {
-        let (records, now) = (Arc::new(records), self.now());
-        for row in 0..u32::try_from(records.len()).expect("a batch has fewer rows") {
-            let record = records.get(row as usize);
+        let (batch, now) = (Batch::new(records), self.now());
+        for row in 0..u32::try_from(batch.records().len()).expect("a batch has fewer rows") {
+            let record = batch.records().get(row as usize);
             let number = self.partitions.find(record.topic(), record.partition());
             let (Some(number), Some(at)) = (number, offset(record.offset())) else { continue };
             // What comes of a partition that is gone is somebody else's.
             let Some(assigned) = self.partitions.home(number).assigned else { continue };
-            let place = Place::new(records.clone(), row);
+            let place = Place::new(batch.clone(), row);
             let delivery = self.control.deliver(number, assigned.epoch, at, record.key(), place.clone(), now);
             match delivery {
                 Delivery::Refused(Refusal::OutOfOrder(_)) if assigned.fresh => {
@@ -362,6 +362,9 @@ impl<E: Engine> Owner<E> {
                 self.watched.handled(took);
                 self.completed(&work, result);
             }
+            EngineTold::NotRun(work) => {
+                self.control.completed(work.id, Outcome::NotRun, self.now(), random());
+            }
             EngineTold::Broken(error) => self.fail(StreamError::Handler(error)),
         }
     }
@@ -372,6 +375,9 @@ impl<E: Engine> Owner<E> {
             Err(error) => Outcome::Failed { retryable: error.retryable },
         };
         let settled = self.control.completed(work.id, outcome, self.now(), random());
+        if settled == Settled::Done {
+            self.watched.done(work.payload.age());
+        }
         let Err(error) = result else { return };
         let (stream, record, attempt) = (&self.settings.name, work.payload.name(), work.attempt);
         match settled {

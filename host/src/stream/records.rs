@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -12,30 +13,67 @@ use pype_core::stream::plan::RecordPart;
 use pype_plugin::stream::{NewRecord, Record, Records, RecordsBuilder};
 use pype_plugin::{Error, ErrorKind, Result};
 use serde_json::{Map, Number, Value};
+use tokio::sync::OnceCell;
+
+use super::decode::{Decoded, Decoders, Row};
+
+/// Records that came together.
+pub(super) struct Batch {
+    records: Records,
+    came: Instant,
+    /// What decoders have made of them, once somebody needs it.
+    decoded: OnceCell<Decoded>,
+}
+
+impl Batch {
+    /// They have come now.
+    pub(super) fn new(records: Records) -> Arc<Self> {
+        Arc::new(Self { records, came: Instant::now(), decoded: OnceCell::new() })
+    }
+
+    /// The records.
+    pub(super) fn records(&self) -> &Records {
+        &self.records
+    }
+}
 
 /// A record, where it is. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Place {
-    records: Arc<Records>,
+    batch: Arc<Batch>,
     row: u32,
 }
 
 impl Place {
     /// The record in that row of a batch.
     #[must_use]
-    pub(super) fn new(records: Arc<Records>, row: u32) -> Self {
-        Self { records, row }
+    pub(super) fn new(batch: Arc<Batch>, row: u32) -> Self {
+        Self { batch, row }
     }
 
     /// The record.
     #[must_use]
     pub(super) fn record(&self) -> Record<'_> {
-        self.records.get(self.row as usize)
+        self.batch.records.get(self.row as usize)
     }
 
     /// The batch that it is in, and its row there.
-    pub(super) fn parts(&self) -> (&Arc<Records>, usize) {
-        (&self.records, self.row as usize)
+    pub(super) fn parts(&self) -> (&Arc<Batch>, usize) {
+        (&self.batch, self.row as usize)
+    }
+
+    /// How long it has been here.
+    pub(super) fn age(&self) -> Duration {
+        self.batch.came.elapsed()
+    }
+
+    /// What decoders make of it. All records of a batch are decoded at once.
+    ///
+    /// # Errors
+    /// It cannot be decoded, or its whole batch cannot.
+    pub(super) async fn decoded(&self, decoders: &Decoders) -> Result<&Row> {
+        let decoded = self.batch.decoded.get_or_try_init(|| decoders.decode(&self.batch.records)).await?;
+        decoded.row(self.row as usize)
     }
 
     /// `topic/partition/offset`: the same record has the same name whenever it comes.
@@ -64,10 +102,11 @@ enum Fill {
 impl Mapping {
     /// Every declared field, filled as `given` says. A field that it does not name is a member of the value; or, if the value of
     /// a record has no such member, the part of the record that it is called after. If some field is filled with the whole
-    /// value, values need not be JSON, and the others are parts of the record too.
+    /// value, values need not be JSON, and the others are parts of the record too. Of `decoded` records the members are what
+    /// decoders made of them.
     #[must_use]
-    pub(super) fn new(spec: &ContextSpec, given: &IndexMap<FieldName, RecordPart>) -> Self {
-        let whole = given.values().any(|part| *part == RecordPart::Value);
+    pub(super) fn new(spec: &ContextSpec, given: &IndexMap<FieldName, RecordPart>, decoded: bool) -> Self {
+        let whole = !decoded && given.values().any(|part| *part == RecordPart::Value);
         let fields = spec.fields.iter().map(|(name, declared)| {
             let called = RecordPart::from_str(name.as_str()).ok();
             let fill = match (given.get(name), called) {
@@ -78,21 +117,32 @@ impl Mapping {
             (name.to_string(), declared.kind, fill)
         });
         let fields: Vec<_> = fields.collect();
-        let needs_members = !whole && fields.iter().any(|(_, _, fill)| matches!(fill, Fill::Member(_)));
+        let needs_members = !whole && !decoded && fields.iter().any(|(_, _, fill)| matches!(fill, Fill::Member(_)));
         Self { fields, needs_members }
     }
 
-    /// The context of a record.
+    /// The context of a record, of which decoders have made `row`, if there are any.
     ///
     /// # Errors
     /// The record is not what the pipeline works on.
-    pub(super) fn context(&self, spec: &ContextSpec, place: &Place) -> Result<Context> {
-        let mut members = if self.needs_members { members(place.record())? } else { Map::new() };
+    pub(super) fn context(&self, spec: &ContextSpec, place: &Place, row: Option<&Row>) -> Result<Context> {
+        let mut members = match row {
+            Some(row) => row.members.clone(),
+            None if self.needs_members => members(place.record())?,
+            None => Map::new(),
+        };
         let (mut json, mut bytes) = (Map::new(), BTreeMap::new());
         for (name, kind, fill) in &self.fields {
+            if let (Fill::Member(_), Some(of_row)) = (fill, row.and_then(|row| row.bytes.get(name))) {
+                match kind {
+                    FieldType::Bytes => drop(bytes.insert(name.clone(), of_row.clone())),
+                    _ => drop(json.insert(name.clone(), String::from_utf8_lossy(of_row).into_owned().into())),
+                }
+                continue;
+            }
             let part = match fill {
                 Fill::Part(part) => part,
-                Fill::Member(called) => match (members.remove(name), called) {
+                Fill::Member(called) => match (members.shift_remove(name), called) {
                     (Some(value), _) => {
                         json.insert(name.clone(), value);
                         continue;

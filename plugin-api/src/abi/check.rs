@@ -29,7 +29,7 @@ pub enum RootProblem {
     Constructor(String),
 }
 
-/// Checks the library behind `preamble` and gives its root.
+/// Checks the library behind `preamble` and gives its root. One that aborts where others panic is taken only if it `may_abort`.
 ///
 /// # Errors
 /// It is not a plugin for this host.
@@ -37,7 +37,7 @@ pub enum RootProblem {
 /// # Safety
 /// `preamble` is what a library exports under [`PREAMBLE_SYMBOL`](super::PREAMBLE_SYMBOL), and the library is never
 /// unloaded.
-pub unsafe fn root(preamble: *const Preamble) -> Result<RootRef, RootProblem> {
+pub unsafe fn root(preamble: *const Preamble, may_abort: bool) -> Result<RootRef, RootProblem> {
     // SAFETY: the caller's promise; the preamble's layout never changes, and its first bytes say that it is one.
     let preamble = unsafe { &*preamble };
     if preamble.magic != MAGIC {
@@ -46,7 +46,7 @@ pub unsafe fn root(preamble: *const Preamble) -> Result<RootRef, RootProblem> {
     if preamble.api_major != API_MAJOR {
         return Err(RootProblem::OtherApi { plugin: (preamble.api_major, preamble.api_minor) });
     }
-    if preamble.panic_abort != 0 {
+    if preamble.panic_abort != 0 && !may_abort {
         return Err(RootProblem::PanicAbort);
     }
     // SAFETY: `header` points to a `LibHeader`, whose first field is the `AbiHeader` that this reference type is of.

@@ -59,16 +59,31 @@ pub struct RecordBatches {
 
 impl Producer for RecordBatches {
     async fn schema(&mut self) -> Result<ArrowSchema> {
-        let schema = FFI_ArrowSchema::try_from(self.schema.as_ref())?;
-        // SAFETY: arrow-rs' type is the C data interface's.
-        Ok(unsafe { ArrowSchema::from_ffi(schema) })
+        self.schema.as_ref().try_into()
     }
 
     async fn next(&mut self) -> Result<Option<ArrowArray>> {
-        let Some(batch) = self.batches.next() else { return Ok(None) };
+        Ok(self.batches.next().map(Into::into))
+    }
+}
+
+/// A schema, as one struct. It fails for a type that the C data interface does not have.
+impl TryFrom<&Schema> for ArrowSchema {
+    type Error = Error;
+
+    fn try_from(schema: &Schema) -> Result<Self> {
+        let schema = FFI_ArrowSchema::try_from(schema)?;
+        // SAFETY: arrow-rs' type is the C data interface's.
+        Ok(unsafe { Self::from_ffi(schema) })
+    }
+}
+
+/// A batch, as a struct array.
+impl From<RecordBatch> for ArrowArray {
+    fn from(batch: RecordBatch) -> Self {
         let array = FFI_ArrowArray::new(&StructArray::from(batch).to_data());
         // SAFETY: arrow-rs' type is the C data interface's.
-        Ok(Some(unsafe { ArrowArray::from_ffi(array) }))
+        unsafe { Self::from_ffi(array) }
     }
 }
 

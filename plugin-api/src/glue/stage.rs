@@ -311,23 +311,23 @@ extern "C" fn no_commit(_: &Handle) -> Task<Json> {
     task(async { Err(not_for("a sink")) })
 }
 
-pub(super) extern "C" fn no_execute(_: &Handle, _: RawContext, _: RawNext) -> Task<Json> {
+pub(crate) extern "C" fn no_execute(_: &Handle, _: RawContext, _: RawNext) -> Task<Json> {
     task(async { Err(not_for("a stage")) })
 }
 
-pub(super) extern "C" fn no_execute_unread(_: &Handle, _: RawContext, _: RawNext) -> Task<RawReturned> {
+pub(crate) extern "C" fn no_execute_unread(_: &Handle, _: RawContext, _: RawNext) -> Task<RawReturned> {
     task(async { Err(not_for("a stage")) })
 }
 
-pub(super) extern "C" fn no_queue(_: &Handle, _: Json, _: RawBytes) -> Task<QueueAnswer> {
+pub(crate) extern "C" fn no_queue(_: &Handle, _: Json, _: RawBytes) -> Task<QueueAnswer> {
     task(async { Err(not_for("a queue")) })
 }
 
-pub(super) extern "C" fn no_poll(_: &Handle, _: u64) -> Task<RawEvent> {
+pub(crate) extern "C" fn no_poll(_: &Handle, _: u64) -> Task<RawEvent> {
     task(async { Err(not_for("a source of a stream")) })
 }
 
-pub(super) extern "C" fn no_source(_: &Handle, _: Json, _: ROption<RawFrame>) -> Task<Json> {
+pub(crate) extern "C" fn no_source(_: &Handle, _: Json, _: ROption<RawFrame>) -> Task<Json> {
     task(async { Err(not_for("a source of a stream")) })
 }
 

@@ -5,6 +5,7 @@
 //! [`adopt_runtime`].
 
 mod pipeline;
+mod stand_in;
 mod stream;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::module::Commit;
 use crate::resource::Resources;
 
 pub use self::pipeline::{Chain, Going};
+pub use self::stand_in::StandIn;
 pub use crate::pipeline::Returned;
 
 /// A list is at most this large, as JSON.

@@ -206,12 +206,9 @@ impl Records {
         Record { records: self, row }
     }
 
-    /// So many of them from a row on, with all their columns.
-    ///
-    /// # Panics
-    /// There are not so many.
-    pub fn slice(&self, from: usize, count: usize) -> RecordBatch {
-        self.batch.slice(from, count)
+    /// All of them, with all their columns.
+    pub fn batch(&self) -> &RecordBatch {
+        &self.batch
     }
 
     /// A further column, if it is there and holds texts.

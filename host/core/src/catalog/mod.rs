@@ -16,7 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Source, Spanned};
 use crate::name::{ModuleName, NameError};
 use crate::retry::Retry;
@@ -129,6 +129,9 @@ pub struct ModuleEntry {
     /// Of a source: it has no end. It feeds streams, and no flow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unbounded: bool,
+    /// It runs in a process of its own only, since a fault in it would end the host: its library was built with `panic=abort`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// When a stage is tried again, if its pipeline says nothing of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -160,6 +163,17 @@ impl ModuleEntry {
     #[must_use]
     pub fn output_port(&self, port: &str) -> Option<&str> {
         matching_port(&self.output_ports, port)
+    }
+
+    /// Whether it may run in the host itself; if not, that is reported.
+    pub(crate) fn may_run_here(&self, source: &Source, name: &Spanned<ModuleName>, found: &mut Diagnostics) -> bool {
+        if self.isolated {
+            let message =
+                format!("`{}` was built with panic=abort: a fault in it would end the whole host", name.value);
+            let help = "in a flow, or in the batches of a stream, it has a process of its own; or build its library without `panic = \"abort\"`";
+            found.push(source.error("isolated-module", name.span, message).help(help));
+        }
+        !self.isolated
     }
 
     /// The declared spelling of a global, however `name` is cased.

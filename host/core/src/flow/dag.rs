@@ -186,6 +186,8 @@ struct SerializedNode {
     join: Option<Join>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     checkpoint: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    isolated: bool,
     module: ModuleEntry,
     /// Where the module stands in the job folder's copy of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,6 +256,7 @@ impl SerializedNode {
             labels: node.labels.clone(),
             join: node.join,
             checkpoint: node.checkpoint,
+            isolated: node.isolated,
             module: node.entry.clone(),
             span: node.spans.root(),
             template_spans,
@@ -275,6 +278,7 @@ impl SerializedNode {
             labels: self.labels,
             join: self.join,
             checkpoint: self.checkpoint,
+            isolated: self.isolated,
         }
     }
 }

@@ -171,6 +171,12 @@ impl Misc {
     pub fn keeps_output(&self) -> bool {
         self.checkpoint.is_some_and(|checkpoint| checkpoint.value)
     }
+
+    /// Whether the module is to run in a process of its own.
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.isolation.is_some_and(|isolation| isolation.value == Isolation::Process)
+    }
 }
 
 /// When a sub flow with several incoming control edges runs.

@@ -64,6 +64,9 @@ pub const SOURCE: &str = "source";
 /// The port that they come out of.
 pub const RECORDS: &str = "records";
 
+/// The port that a module has for records that it cannot read: they become dead letters, unless somebody reads the port.
+pub const ERRORS: &str = "errors";
+
 /// From a document to a plan, with all that is wrong at once. The pipeline that it names is not read.
 ///
 /// # Errors

@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use serde::de::Error;
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::admission::Limits;
@@ -191,6 +192,12 @@ impl Serialize for RecordPart {
         }
         let plain = RecordPart::PLAIN.iter().find(|(_, part)| part == self).map_or("", |(name, _)| name);
         serializer.serialize_str(plain)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordPart {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

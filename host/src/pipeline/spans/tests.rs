@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::observe::log::{self, Log};
 use crate::observe::spans::tests::{Collector, attributes};
-use crate::pipeline::instances::{Instances, Opener};
+use crate::pipeline::instances::{Home, Instances, Opener};
 use crate::pipeline::open::StageServices;
 use crate::pipeline::stage::OpenStage;
 use crate::pipeline::{Answer, Metrics, Opened, worker};
@@ -135,7 +135,7 @@ static HEADER: LibHeader = header::<InProcess>();
 static PREAMBLE: Preamble = Preamble::new(&HEADER);
 static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     // SAFETY: it is what a library exports, and this one is the process itself.
-    Library::new(unsafe { root(&PREAMBLE) }.unwrap_or_else(|problem| panic!("{problem:?}")))
+    Library::new(unsafe { root(&PREAMBLE, false) }.unwrap_or_else(|problem| panic!("{problem:?}")))
 });
 
 fn plan() -> Arc<Plan> {
@@ -166,7 +166,7 @@ async fn opened(plan: &Arc<Plan>, spans: &Spans, log: &Log) -> Arc<Opened> {
             cancel: cancel.clone(),
         });
         let opener = Opener {
-            library: *LIBRARY,
+            home: Home::Here(*LIBRARY),
             module: stage.module.to_string(),
             configs: stage.configs.clone(),
             facts: NodeFacts { node_id: stage.id.to_string(), threads: 1, ..NodeFacts::default() },

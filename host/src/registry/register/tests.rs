@@ -40,7 +40,7 @@ impl Project {
             api_version: "1.0".into(),
             modules: modules.iter().map(|name| module(name)).collect(),
         };
-        let inspected = Inspected { library, digest: Digest::new(digest.repeat(32)), descriptor };
+        let inspected = Inspected { library, digest: Digest::new(digest.repeat(32)), descriptor, isolated: false };
         let registered = inspected.register(&self.registry(), &self.places, options)?;
         Ok(registered.modules.iter().map(|(name, change)| format!("{name} {change:?} ")).collect())
     }

@@ -16,6 +16,15 @@ struct Config {
     /// Offsets at which it fails, whatever it is tried.
     #[serde(default)]
     fails_at: Vec<i64>,
+    /// Of so many attempts one fails, whichever it is; 0 of none.
+    #[serde(default)]
+    fails_one_in: u64,
+    /// Offsets at which it takes its process down.
+    #[serde(default)]
+    crashes_at: Vec<i64>,
+    /// Offsets at which it never ends, and holds its thread.
+    #[serde(default)]
+    hangs_at: Vec<i64>,
 }
 
 struct Effect {
@@ -52,10 +61,20 @@ impl Execute for Effect {
         if self.file.is_some() || !self.config.fails_at.is_empty() {
             let fields: Fields = ctx.bind()?;
             self.note('B', &fields)?;
+            if self.config.crashes_at.contains(&fields.offset) {
+                // SAFETY: there is none; that is what the config is for.
+                unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
+            }
+            while self.config.hangs_at.contains(&fields.offset) {
+                std::thread::park();
+            }
             if self.config.fails_at.contains(&fields.offset) {
                 return Err(Error::new(ErrorKind::Unavailable, "told-to", "it was told to fail").retryable(true));
             }
             self.work().await;
+            if self.is_unlucky() {
+                return Err(Error::new(ErrorKind::Unavailable, "unlucky", "this attempt was to fail").retryable(true));
+            }
             self.note('E', &fields)?;
         } else {
             self.work().await;
@@ -65,6 +84,12 @@ impl Execute for Effect {
 }
 
 impl Effect {
+    /// Whether an attempt is one of those that fail.
+    fn is_unlucky(&self) -> bool {
+        use std::hash::{BuildHasher, RandomState};
+        self.config.fails_one_in > 0 && RandomState::new().hash_one(()) % self.config.fails_one_in == 0
+    }
+
     /// Takes at least its time. A timer has milliseconds; what is shorter yields until it is over.
     async fn work(&self) {
         match Duration::from_micros(self.config.work_us) {

@@ -1,5 +1,6 @@
-//! Modules that panic wherever a module can, one that tells secrets, and modules that need a working runtime.
+//! Modules that panic wherever a module can, or crash, one that tells secrets, and modules that need a working runtime.
 
+mod crash;
 mod leak;
 mod stages;
 
@@ -114,6 +115,7 @@ impl Solo for FetchSolo {
 }
 
 export_plugin! {
-    solos: [PanicSolo, SleepSolo, FetchSolo, leak::LeakSolo],
+    mods: [crash::CrashMod],
+    solos: [PanicSolo, SleepSolo, FetchSolo, leak::LeakSolo, crash::CrashSolo],
     executes: [stages::TroubleStage, stages::OneAtATime],
 }

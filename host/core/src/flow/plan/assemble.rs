@@ -6,7 +6,7 @@ use super::groups::Groups;
 use super::scopes::{self, Loop, Scopes};
 use super::topology::Topology;
 use super::{ControlEdge, DataEdge, Iterate, NodePlace, Plan, PlannedNode, SubFlow, SubFlowId, Trigger};
-use super::{control, globals, iteration, unsupported, wiring};
+use super::{control, globals, iteration, wiring};
 use crate::catalog::Catalog;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::document::Source;
@@ -49,7 +49,6 @@ pub(in crate::flow) enum Unsorted {
 
 pub(super) fn plan(flow: Flow, catalog: &Catalog) -> Result<(Plan, Diagnostics), Diagnostics> {
     let mut found = Diagnostics::new();
-    unsupported::check(&flow, &mut found);
     let wiring = wiring::check(&flow, catalog, &mut found);
     let control_edges = control::check(&flow, &wiring, &mut found);
     let reads = globals::resolve(&flow, &wiring, &mut found);

@@ -10,7 +10,6 @@ mod groups;
 mod iteration;
 mod scopes;
 mod topology;
-mod unsupported;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +102,8 @@ pub struct PlannedNode {
     pub join: Option<Join>,
     /// Whether its output is kept: the data edges that leave it join sub flows, then.
     pub checkpoint: bool,
+    /// Whether it runs in a process of its own.
+    pub isolated: bool,
 }
 
 /// A port of a planned module.

@@ -71,8 +71,10 @@ pub(super) fn nodes(modules: Vec<Module>, reads: &[Read], catalog: &Catalog) -> 
     modules
         .into_iter()
         .filter_map(|module| {
+            let entry = catalog.get(module.name.value.as_str())?.clone();
             Some(PlannedNode {
-                entry: catalog.get(module.name.value.as_str())?.clone(),
+                isolated: module.misc.isolates() || entry.isolated,
+                entry,
                 wanted_globals: wanted.remove(module.id.value.as_str()).unwrap_or_default(),
                 id: module.id.value,
                 module: module.name.value,

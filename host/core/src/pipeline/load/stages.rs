@@ -275,7 +275,9 @@ impl<'a> Reader<'a> {
         };
         let entry = self.catalog.get(name.value.as_str());
         match entry {
-            Some(entry) if written.role.fits(entry.kind) => return Some(Module { name: name.value, entry }),
+            Some(entry) if written.role.fits(entry.kind) => {
+                return entry.may_run_here(self.source, &name, found).then_some(Module { name: name.value, entry });
+            }
             Some(entry) => self.wrong_kind(written.role, &name, entry.kind, found),
             None if written.role == Role::Dispatch
                 && suggest::nearest(name.value.as_str(), [SCHEDULE_JOB]).is_some() =>

@@ -11,7 +11,7 @@ use crate::form::fields::{Fields, list};
 use crate::form::ids::ids;
 use crate::name::{ModuleName, NodeId};
 use crate::stream::plan::Module;
-use crate::stream::{SOURCE, form};
+use crate::stream::{ERRORS, SOURCE, form};
 
 /// A module as it is written.
 struct Written<'a> {
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         if entry.is_none() {
             found.push(self.catalog.unknown(self.source, name));
         }
-        entry.filter(|entry| fits(self, name, entry, found))
+        entry.filter(|entry| fits(self, name, entry, found) && entry.may_run_here(self.source, name, found))
     }
 
     fn feeds_streams(self, name: &Spanned<ModuleName>, entry: &ModuleEntry, found: &mut Diagnostics) -> bool {
@@ -92,16 +92,21 @@ impl<'a> Reader<'a> {
     }
 
     fn decodes(self, name: &Spanned<ModuleName>, entry: &ModuleEntry, found: &mut Diagnostics) -> bool {
-        let ports = (entry.input_ports.as_slice(), entry.output_ports.as_slice());
+        let (inputs, outputs) =
+            (entry.input_ports.len(), entry.output_ports.iter().filter(|port| *port != ERRORS).count());
+        let fits = (inputs, outputs) == (1, 1);
         if entry.kind != ModuleKind::Mod {
             let message = format!("`{}` is of kind {}, not a mod", name.value, entry.kind);
             found.push(self.source.error("wrong-kind", name.span, message));
-        } else if !matches!(ports, ([_], [_])) {
-            let message = format!("`{}` cannot decode: that takes one input port and one output port", name.value);
+        } else if !fits {
+            let message = format!(
+                "`{}` cannot decode: that takes one input port, and one output port besides `{ERRORS}`",
+                name.value
+            );
             let help = "a mod of several ports can stand in `handle.modules`";
             found.push(self.source.error("not-a-decoder", name.span, message).help(help));
         }
-        entry.kind == ModuleKind::Mod && matches!(ports, ([_], [_]))
+        entry.kind == ModuleKind::Mod && fits
     }
 
     /// Reads the configs; of a module that cannot be used as far as that goes.

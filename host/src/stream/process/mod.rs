@@ -1,0 +1,487 @@
+//! The engine whose handlers run in child processes.
+//!
+//! One task, the [`Supervisor`], owns the [`Pool`] of records and children; what children say comes to it as events, one after
+//! the other. A child handles one record at a time, and says at which it is before it begins. So when it dies, that record has
+//! failed, those before it are done, and those behind it have not been touched. One that is at a record for too long is killed.
+//! In the place of a child that is gone another starts, after a while that grows while nothing else than dying is done.
+
+mod child;
+mod pool;
+
+use std::future::Future;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pype_core::catalog::{Catalog, registry_to_json};
+use pype_core::stream::control::Work;
+use pype_core::stream::plan::{Parallel, PerRecord as PerRecordPlan, Plan};
+use pype_plugin::stream::RecordsBuilder;
+use pype_plugin::{Error, ErrorKind, Result};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::pool::{Left, Pool};
+use super::decode::Decoder;
+use super::engine::{Engine, Told};
+use super::open::{HandledBy, StreamOpenError};
+use super::records::Place;
+use crate::clock::ms;
+use crate::worker::records::{At, Connection, Hear, Said};
+use crate::worker::{About, Death, PipelineToOpen, What};
+
+#[cfg(test)]
+pub(super) use self::child::handle_all;
+pub(crate) use self::child::serve;
+
+/// So often the host looks what its children are at.
+const LOOK: Duration = Duration::from_millis(5);
+/// A child ends an attempt that takes too long itself, unless it is stuck: then it has so much longer.
+const STUCK: Duration = Duration::from_secs(1);
+/// How long a child waits for its successor: at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// How long a child may take to end what it is at, and to close its pipeline.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Starts a child, the one of this number, and waits until it is ready.
+pub(super) type Start = Arc<dyn Fn(usize, Hear) -> Starting + Send + Sync>;
+/// A child that starts.
+pub(super) type Starting = Pin<Box<dyn Future<Output = Result<Connection>> + Send>>;
+
+/// How children are used.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// How many there are.
+    pub(super) children: NonZeroUsize,
+    /// After so many records one gives way to another.
+    pub(super) recycle_after: Option<NonZeroU64>,
+    /// The bound of one attempt at a record, which they keep.
+    pub(super) timeout: Duration,
+    /// How many records may be under way.
+    pub(super) at_once: NonZeroUsize,
+}
+
+/// The engine.
+pub(super) struct Processes {
+    orders: mpsc::UnboundedSender<Order>,
+    task: JoinHandle<()>,
+}
+
+/// What the supervisor is told by the stream's owner.
+enum Order {
+    Handle(Vec<Work<Place>>),
+    End,
+}
+
+impl Processes {
+    /// The engine, with all its children ready, and where it tells what became of records.
+    ///
+    /// # Errors
+    /// A child cannot be started, or says why it cannot work.
+    pub(super) async fn start(start: Start, bounds: Bounds) -> Result<(Self, mpsc::Receiver<Told>)> {
+        // Room for all: what is done never waits for its owner.
+        let (tell, told) = mpsc::channel(bounds.at_once.get());
+        // What the owner gives is bounded by the control plane; what children say by what they were given.
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (say, said) = mpsc::unbounded_channel();
+        let mut supervisor = Supervisor {
+            pool: Pool::new(bounds.children.get(), bounds.recycle_after),
+            seats: (0..bounds.children.get()).map(|_| Seat::default()).collect(),
+            start,
+            timeout: bounds.timeout,
+            tell,
+            say,
+            said,
+            tasks: JoinSet::new(),
+            ends: false,
+        };
+        supervisor.start_all().await?;
+        Ok((Self { orders, task: tokio::spawn(supervisor.run(ordered)) }, told))
+    }
+}
+
+impl Engine for Processes {
+    fn start(&mut self, works: Vec<Work<Place>>) {
+        // Once the task is gone it has been told to end.
+        drop(self.orders.send(Order::Handle(works)));
+    }
+
+    async fn abort(&mut self) {
+        drop(self.orders.send(Order::End));
+        if let Err(lost) = (&mut self.task).await {
+            tracing::error!("the supervisor of the child processes failed: {lost}");
+        }
+    }
+}
+
+/// The engine that the document asks for, with all its children ready.
+///
+/// # Errors
+/// A child cannot be started, or says why it cannot work.
+pub(super) async fn open(
+    plan: &Plan,
+    per_record: &PerRecordPlan,
+    pipeline: &HandledBy<'_>,
+    decoders: Vec<Decoder>,
+) -> std::result::Result<(Processes, mpsc::Receiver<Told>), StreamOpenError> {
+    let HandledBy { plan: handles, around } = pipeline;
+    let Parallel { workers, recycle_after, timeout, max_in_flight, .. } = per_record.parallel;
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let bounds = Bounds { children: workers.unwrap_or_else(cores), recycle_after, timeout, at_once: max_in_flight };
+    let mut catalog = Catalog::new();
+    for stage in handles.opened() {
+        catalog.insert(stage.module.as_str(), stage.entry.clone()).expect("it is the name of a module");
+    }
+    let source = handles.source();
+    let to_open = PipelineToOpen {
+        path: source.path.clone(),
+        text: source.text.to_string(),
+        catalog: registry_to_json(&catalog),
+        context: around.context.clone(),
+        secrets: around.secrets.values().clone(),
+        folder: around.folder.clone(),
+        libraries: around.libraries.clone(),
+        stream: plan.name.to_string(),
+        decoders,
+        map: per_record.map.clone(),
+        timeout_ms: ms(timeout),
+    };
+    let apart = around.apart();
+    let configs = handles.opened().map(|stage| (stage.id.to_string(), stage.configs.clone())).collect();
+    let (name, configs) = (plan.name.to_string(), Value::Object(configs));
+    let pipeline = handles.name().to_string();
+    let start: Start = Arc::new(move |child, hear| {
+        let about = About {
+            stem: name.clone(),
+            subject: format!("the child process {child} of the stream `{name}`"),
+            tags: Map::from_iter([("stream".to_owned(), json!(name)), ("child".to_owned(), json!(child))]),
+            facts: Map::from_iter([("stream".to_owned(), json!(name)), ("pipeline".to_owned(), json!(pipeline))]),
+            configs: configs.clone(),
+        };
+        let what = What::Pipeline(Box::new(to_open.clone()));
+        Box::pin(Connection::start(apart.clone(), about, what, hear))
+    });
+    Processes::start(start, bounds).await.map_err(StreamOpenError::Child)
+}
+
+/// A place for a child.
+#[derive(Default)]
+struct Seat {
+    state: State,
+    /// Each child that has it has a number of its own.
+    generation: u64,
+    /// How many in a row have died without having done anything.
+    in_vain: u32,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Empty,
+    /// Another starts then.
+    Waits(Instant),
+    Starting,
+    Up(Up),
+}
+
+/// A child that is ready.
+struct Up {
+    connection: Connection,
+    /// What it was at when it was looked at last, and since when.
+    at: At,
+    since: Instant,
+    /// Since when it is at what it has not told of.
+    working_since: Instant,
+    /// How many records have failed.
+    failures: u64,
+    /// It was killed, for it was stuck.
+    stuck: bool,
+}
+
+/// What comes to the supervisor.
+enum Event {
+    Started { seat: usize, generation: u64, child: Result<Connection> },
+    Said { seat: usize, generation: u64, said: Said },
+}
+
+struct Supervisor {
+    pool: Pool<Work<Place>>,
+    seats: Vec<Seat>,
+    start: Start,
+    timeout: Duration,
+    tell: mpsc::Sender<Told>,
+    say: mpsc::UnboundedSender<Event>,
+    said: mpsc::UnboundedReceiver<Event>,
+    // Children that start or end. They end with the supervisor.
+    tasks: JoinSet<()>,
+    ends: bool,
+}
+
+impl Supervisor {
+    /// Starts the first children.
+    async fn start_all(&mut self) -> Result<()> {
+        (0..self.seats.len()).for_each(|seat| self.start_one(seat));
+        for _ in 0..self.seats.len() {
+            match self.said.recv().await.expect("it has a sender itself") {
+                Event::Started { seat, child, .. } => self.is_up(seat, child?),
+                Event::Said { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let again = self.seats.iter().filter_map(Seat::again_at).min();
+            tokio::select! {
+                biased;
+                event = self.said.recv() => match event.expect("it has a sender itself") {
+                    Event::Started { seat, generation, child } => self.started(seat, generation, child),
+                    Event::Said { seat, generation, said } => self.hear(seat, generation, said).await,
+                },
+                order = orders.recv() => match order {
+                    Some(Order::Handle(works)) => self.pool.push(works),
+                    Some(Order::End) | None => return self.end().await,
+                },
+                _ = looks.tick(), if self.works() => self.look().await,
+                () = sleep_until(again), if again.is_some() => self.start_those_due(),
+                Some(_) = self.tasks.join_next() => {}
+            }
+            (0..self.seats.len()).for_each(|seat| self.give(seat));
+        }
+    }
+
+    fn works(&self) -> bool {
+        (0..self.seats.len()).any(|seat| self.pool.first(seat).is_some())
+    }
+
+    fn start_those_due(&mut self) {
+        let now = Instant::now();
+        for seat in 0..self.seats.len() {
+            if self.seats[seat].again_at().is_some_and(|at| at <= now) {
+                self.start_one(seat);
+            }
+        }
+    }
+
+    fn start_one(&mut self, seat: usize) {
+        let place = &mut self.seats[seat];
+        place.generation += 1;
+        place.state = State::Starting;
+        let (say, generation) = (self.say.clone(), place.generation);
+        let hears = say.clone();
+        // Once the supervisor is gone nobody misses it.
+        let hear: Hear = Box::new(move |said| drop(hears.send(Event::Said { seat, generation, said })));
+        let starting = (self.start)(seat, hear);
+        self.tasks.spawn(async move { drop(say.send(Event::Started { seat, generation, child: starting.await })) });
+    }
+
+    fn started(&mut self, seat: usize, generation: u64, child: Result<Connection>) {
+        if self.seats[seat].generation != generation {
+            return;
+        }
+        match child {
+            Ok(connection) => self.is_up(seat, connection),
+            Err(error) => {
+                tracing::error!("a child process does not start: {error}");
+                self.again_later(seat);
+            }
+        }
+    }
+
+    fn is_up(&mut self, seat: usize, connection: Connection) {
+        let now = Instant::now();
+        let (at, failures, stuck) = (At::default(), 0, false);
+        self.seats[seat].state = State::Up(Up { connection, at, since: now, working_since: now, failures, stuck });
+        self.pool.takes(seat);
+    }
+
+    fn again_later(&mut self, seat: usize) {
+        let place = &mut self.seats[seat];
+        let pause = AGAIN.0.saturating_mul(2_u32.saturating_pow(place.in_vain)).min(AGAIN.1);
+        place.in_vain = place.in_vain.saturating_add(1);
+        place.state = State::Waits(Instant::now() + pause);
+    }
+
+    /// Gives a child what it is to have.
+    fn give(&mut self, seat: usize) {
+        let is_idle = self.pool.first(seat).is_none();
+        let State::Up(up) = &mut self.seats[seat].state else { return };
+        if self.pool.is_used_up(seat) {
+            return self.recycle(seat);
+        }
+        let works = self.pool.give(seat);
+        if works.is_empty() {
+            return;
+        }
+        if is_idle {
+            (up.since, up.working_since) = (Instant::now(), Instant::now());
+        }
+        let mut records = RecordsBuilder::default();
+        for work in &works {
+            let record = work.payload.record();
+            records.push(record.to_new(), record.headers());
+        }
+        let attempts = works.iter().map(|work| work.attempt).collect();
+        if let Err(error) = up.connection.give(&records.finish(), attempts) {
+            // Its child will never begin with them, and is killed when its time is over.
+            tracing::error!("records cannot be given to a child process: {error}");
+        }
+    }
+
+    /// A child gives way to another.
+    fn recycle(&mut self, seat: usize) {
+        let Left { untouched, .. } = self.pool.leaves(seat, None);
+        debug_assert!(untouched.is_empty(), "it has none in hand");
+        if let State::Up(up) = std::mem::take(&mut self.seats[seat].state) {
+            self.tasks.spawn(up.connection.end(END_PATIENCE));
+        }
+        self.start_one(seat);
+    }
+
+    async fn hear(&mut self, seat: usize, generation: u64, said: Said) {
+        if self.seats[seat].generation != generation {
+            return;
+        }
+        match said {
+            Said::Handled { before } => self.handled(seat, before).await,
+            Said::Failed { record, error } => {
+                self.handled(seat, record).await;
+                if let State::Up(up) = &mut self.seats[seat].state {
+                    up.failures += 1;
+                }
+                let took = self.took(seat);
+                for work in self.pool.handled(seat, record + 1, took) {
+                    self.told(Told::Handled { work, result: Err(error.clone()), took }).await;
+                }
+            }
+            Said::Lost(death) => self.lost(seat, death).await,
+        }
+    }
+
+    /// Since when a child is at what it tells of now.
+    fn took(&mut self, seat: usize) -> Duration {
+        let State::Up(up) = &mut self.seats[seat].state else { return Duration::ZERO };
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut up.working_since, now))
+    }
+
+    /// All before this one are done.
+    async fn handled(&mut self, seat: usize, before: u64) {
+        if self.pool.first(seat).is_none_or(|(first, _)| first >= before) {
+            return;
+        }
+        let took = self.took(seat);
+        let works = self.pool.handled(seat, before, took);
+        self.seats[seat].in_vain = 0;
+        let each = took / u32::try_from(works.len()).unwrap_or(u32::MAX).max(1);
+        for work in works {
+            self.told(Told::Handled { work, result: Ok(()), took: each }).await;
+        }
+    }
+
+    async fn told(&self, told: Told) {
+        // Whoever is gone will not miss it.
+        drop(self.tell.send(told).await);
+    }
+
+    /// What children are at that have not said anything for a while.
+    async fn look(&mut self) {
+        for seat in 0..self.seats.len() {
+            let in_hand = self.pool.first(seat).is_some();
+            let State::Up(up) = &mut self.seats[seat].state else { continue };
+            let (at, now) = (up.connection.at(), Instant::now());
+            if at != up.at {
+                (up.at, up.since) = (at, now);
+            }
+            if in_hand && !up.stuck && now.duration_since(up.since) > self.timeout + STUCK {
+                up.stuck = true;
+                up.connection.kill().await;
+            }
+            let is_all_told = at.has_told(up.failures);
+            if let Some(record) = at.record().filter(|_| is_all_told) {
+                self.handled(seat, record).await;
+            }
+        }
+    }
+
+    /// A child has died.
+    async fn lost(&mut self, seat: usize, death: Death) {
+        let State::Up(up) = std::mem::take(&mut self.seats[seat].state) else { return };
+        let at = up.connection.at();
+        let Left { handled, running, untouched } = self.pool.leaves(seat, at.record());
+        let took = up.working_since.elapsed();
+        // One of them may have failed, and the child not have come to say so.
+        let is_all_told = at.has_told(up.failures);
+        for work in handled {
+            let told = if is_all_told { Told::Handled { work, result: Ok(()), took } } else { Told::NotRun(work) };
+            self.told(told).await;
+        }
+        if self.ends {
+            return;
+        }
+        self.again_later(seat);
+        let mut facts = Map::new();
+        if let Some(work) = &running {
+            facts.insert("record".to_owned(), json!(work.payload.name()));
+            facts.insert("attempt".to_owned(), json!(work.attempt));
+            facts.insert("stuck".to_owned(), json!(up.stuck));
+        }
+        let error = up.connection.explain(death, facts);
+        let hint = error.hint.as_deref().unwrap_or_default();
+        tracing::error!(record = running.as_ref().map(|work| work.payload.name()), "{error}; {hint}");
+        if let Some(work) = running {
+            let result = Err(if up.stuck { self.stuck(&work) } else { error });
+            self.told(Told::Handled { work, result, took: up.since.elapsed() }).await;
+        }
+        for work in untouched {
+            self.told(Told::NotRun(work)).await;
+        }
+    }
+
+    fn stuck(&self, work: &Work<Place>) -> Error {
+        let (record, time) = (work.payload.name(), self.timeout.as_millis());
+        let message = format!("the record `{record}` took longer than {time} ms, and its process did not let go of it");
+        Error::new(ErrorKind::TimedOut, "timed-out", message).retryable(true)
+    }
+
+    /// Has all children end. What they are at is not done, nor what they have in hand.
+    async fn end(mut self) {
+        self.ends = true;
+        for seat in &self.seats {
+            if let State::Up(up) = &seat.state {
+                up.connection.let_end();
+            }
+        }
+        let until = tokio::time::Instant::now() + END_PATIENCE;
+        while self.seats.iter().any(|seat| matches!(seat.state, State::Up(_))) {
+            match tokio::time::timeout_at(until, self.said.recv()).await {
+                Ok(Some(Event::Said { seat, generation, said })) => self.hear(seat, generation, said).await,
+                Ok(Some(Event::Started { .. })) => {}
+                // Those that are left are killed when nobody has them any more.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Seat {
+    fn again_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Waits(until) => Some(until),
+            State::Empty | State::Starting | State::Up(_) => None,
+        }
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
