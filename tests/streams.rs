@@ -36,7 +36,7 @@ impl<'s> Topic<'s> {
     fn new(server: &'s Server, name: &'static str, partitions: i32) -> Self {
         let sandbox = Sandbox::new();
         binary();
-        for library in ["kafka", "stages"] {
+        for library in ["kafka", "stages", "decode"] {
             sandbox.register(&artefacts().join(format!("libpype_{library}.so")));
         }
         sandbox.register(&plugin("effects"));
@@ -70,9 +70,13 @@ impl<'s> Topic<'s> {
     }
 
     fn send_with(&self, producer: &BaseProducer, keys: impl Iterator<Item = usize>) {
-        for key in keys {
+        self.send_values(producer, keys.map(|key| (key, "{}".to_owned())));
+    }
+
+    fn send_values(&self, producer: &BaseProducer, records: impl Iterator<Item = (usize, String)>) {
+        for (key, value) in records {
             let key = format!("k{key}");
-            let mut record = BaseRecord::to(self.name).key(&key).payload("{}");
+            let mut record = BaseRecord::to(self.name).key(&key).payload(&value);
             while let Err((error, back)) = producer.send(record) {
                 assert!(error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
                 record = back;
@@ -203,6 +207,7 @@ impl<'s> Topic<'s> {
             let headers = message.headers().into_iter().flat_map(Headers::iter);
             let mut letter: BTreeMap<_, _> = headers.map(|one| (one.key.to_owned(), text(one.value))).collect();
             letter.insert("key".to_owned(), text(message.key()));
+            letter.insert("value".to_owned(), text(message.payload()));
             letters.push(letter);
         }
         letters
@@ -516,6 +521,50 @@ fn what_fails_goes_to_the_dead_letters_and_a_stream_without_them_stops_there() {
         assert!(letter["x-error-reason"].contains("it was told to fail") && letter.contains_key("epoch"));
         assert_eq!(letter["key"], format!("k{}", letter["offset"]));
     }
+}
+
+#[test]
+fn decoders_fill_the_context_of_a_pipeline_and_what_cannot_be_decoded_is_a_dead_letter() {
+    let Some(server) = SHARED.as_ref() else { return };
+    for (name, engine) in [("decoded", "async"), ("decoded-apart", "process, workers: 2")] {
+        let topic = Topic::new(server, name, 1);
+        topic.create(&format!("{name}.dlq"), 1, &[]);
+        let more = format!(
+            "parallel: {{engine: {engine}}}\ndead_letter: {{topic: {name}.dlq}}\n\
+             decode: [{{name: json_decode, configs: {{required: {{fields: {{offset: {{type: int, from: n}}}}}}, \
+             optional: {{keep: [partition]}}}}}}]\n"
+        );
+        topic.stream("file: effects", &more);
+        let producer: BaseProducer = topic.client().create().expect("a producer");
+        let value = |n: usize| if n % 10 == 3 { "no JSON".to_owned() } else { format!("{{\"n\": {}}}", 1000 + n) };
+        topic.send_values(&producer, (0..100).map(|n| (n, value(n))));
+        producer.flush(PATIENCE).expect("they arrive");
+        let running = topic.start();
+        topic.wait_until_done();
+        assert_eq!(running.interrupt(), Some(0));
+        let expect: BTreeSet<_> = (0..100).filter(|n| n % 10 != 3).map(|n| (0, 1000 + n)).collect();
+        assert_eq!(topic.effects().done(), expect, "{engine}");
+        let letters = topic.letters(&format!("{name}.dlq"), 10);
+        assert_eq!(letters.len(), 10, "{engine}");
+        for letter in letters {
+            assert!(letter["x-error-reason"].contains("not JSON") && letter["offset"].ends_with('3'), "{letter:?}");
+            assert_eq!(letter["x-retry-attempt"], "1");
+        }
+    }
+}
+
+#[test]
+fn somebody_hears_of_a_stream_that_stops() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "alerted", 1);
+    topic.create("alerts", 1, &[]);
+    topic.stream("file: effects, fails_at: [3]", "retry: {attempts: 1}\nalerts: {topic: alerts}\n");
+    topic.send(uniform(10));
+    topic.sandbox.pype(&["run", "stream.yaml"]).fails(30, &["could not be handled"]);
+    let alerts = topic.letters("alerts", 1);
+    let told: serde_json::Value = serde_json::from_str(&alerts[0]["value"]).expect("JSON");
+    assert_eq!((&told["stream"], &told["kind"]), (&"alerted".into(), &"stopped".into()));
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("it was told to fail")), "{told}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         Command::NewModule(args) => scaffold::new_module(&args, out),
         Command::Init(args) => scaffold::init(&args, out),
         Command::DescribeHere { path } => loader::describe_here(&path).map(|()| Exit::Ok).map_err(Into::into),
-        Command::WorkHere => work_here().map(|()| Exit::Ok).map_err(Into::into),
+        Command::WorkHere => work_here().map(|()| Exit::Ok).map_err(|cause| run::failed("work for a host", cause)),
     };
     match exit {
         Ok(exit) => exit.into(),

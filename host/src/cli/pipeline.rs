@@ -415,7 +415,6 @@ impl From<ServeError> for Failure {
         let failure = Failure::invalid("serve", error.to_string());
         match error {
             ServeError::Listen { .. } => failure.hint("is another process there? --listen takes another address"),
-            ServeError::Failed(_) => Failure { exit: Exit::Failed, ..failure },
         }
     }
 }

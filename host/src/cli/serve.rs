@@ -104,6 +104,9 @@ pub(crate) struct WorkerArgs {
     host: HostArgs,
 }
 
+/// How long a client may take to say what it asks for, and how long a connection is kept that asks for nothing.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
 pub(crate) fn serve(args: &ServeArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let prepared = args.documents.prepare()?;
     let token = token(args)?;
@@ -117,6 +120,7 @@ pub(crate) fn serve(args: &ServeArgs, out: &mut dyn Write) -> Result<Exit, Failu
     let limits = ServerLimits {
         body_bytes: args.body_limit,
         requests: args.requests,
+        head: HEAD_PATIENCE,
         drain: Duration::from_secs(args.work.drain),
     };
     let listening = Server::listen(args.listen, opened.clone(), token, host.metrics.clone(), limits);
@@ -135,12 +139,9 @@ pub(crate) fn serve(args: &ServeArgs, out: &mut dyn Write) -> Result<Exit, Failu
     let limits = (args.jobs > 0).then(|| args.work.limits(args.jobs));
     host.runtime.block_on(async {
         let workers = limits.map(|limits| work(&opened, limits, &host.stop)).unwrap_or_default();
-        let served = server.run(host.stop.clone()).await;
-        // Whatever ended the server ends the process.
-        host.stop.cancel();
+        server.run(host.stop.clone()).await;
         end(workers, &opened).await;
-        served
-    })?;
+    });
     Ok(Exit::Ok)
 }
 

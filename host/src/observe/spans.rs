@@ -63,6 +63,7 @@ pub enum Parent<'t> {
 }
 
 /// A span under way, if there is an exporter. One that is dropped before its [end](Self::end) was broken off.
+#[derive(Default)]
 #[must_use]
 pub struct Span(Option<Live>);
 
@@ -149,6 +150,11 @@ impl Spans {
             exporting.live().insert(context.span().span_context().span_id(), context.clone());
         }
         Span(Some(Live { exporting: exporting.clone(), context }))
+    }
+
+    /// Whether there is an exporter.
+    pub fn are_sent(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Masks what `secrets` masks, from now on and in what waits to be sent.

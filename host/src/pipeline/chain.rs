@@ -1,12 +1,13 @@
 //! One run of a pipeline, or of its rest, from stage to stage.
 
+use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pype_core::catalog::ModuleKind;
 use pype_core::pipeline::context::Context;
 use pype_core::pipeline::envelope::Envelope;
-use pype_plugin::host::{Chain, Going, Returned};
+use pype_plugin::host::{Chain, Going, Returned, Stored};
 use pype_plugin::queue::{Accepted, NewJob};
 use pype_plugin::{ContextStore, Error, ErrorKind, Field, PipelineContext, Result, RunFacts};
 use serde_json::{Value, json};
@@ -102,7 +103,7 @@ impl Opened {
             tracing::warn!("the dead letter lacks its error: {refused}");
         }
         let run = Run::of(self, &ctx);
-        if let Err(error) = stage.execute(ctx, &run, self.stages.len()).end().await {
+        if let Err(error) = stage.execute(Stored::of(ctx), &run, self.stages.len()).end().await {
             tracing::error!(pipeline = self.plan.name().as_str(), "the dead letter was not taken: {error}");
         }
     }
@@ -121,6 +122,7 @@ impl Run {
     }
 
     async fn bounded(self: &Arc<Self>, at: usize, ctx: RunContext) -> Result<Returned> {
+        let ctx = Stored::of(ctx);
         let Some(time) = self.opened.plan.settings().timeout else { return self.go_on(at, ctx).end().await };
         let end = tokio::time::Instant::now() + time;
         tokio::time::timeout_at(end, self.go_on(at, ctx).end()).await.unwrap_or_else(|_| {
@@ -132,13 +134,13 @@ impl Run {
     }
 
     /// Runs the stages from `at` on.
-    fn go_on(self: &Arc<Self>, at: usize, ctx: RunContext) -> Going {
+    fn go_on(self: &Arc<Self>, at: usize, ctx: Stored<RunContext>) -> Going {
         let Some(stage) = self.opened.stages.get(at) else {
-            return Going::Over(Ok(ctx.context.to_json_without_bytes().into()));
+            return Going::Over(Ok(ctx.into_store().context.to_json_without_bytes().into()));
         };
         match stage.stage.kind() {
             ModuleKind::Dispatch => {
-                let (run, stage) = (self.clone(), stage.clone());
+                let (run, stage, ctx) = (self.clone(), stage.clone(), ctx.into_store());
                 Going::later(async move { run.hand_over(&stage, ctx).await.map(Returned::from) })
             }
             _ => stage.execute(ctx, self, at + 1),
@@ -150,9 +152,9 @@ impl Run {
         (self.opened.observer)(&Failed::of(&self.facts, stage, attempt, error.clone(), again_after));
     }
 
-    async fn hand_over(&self, stage: &OpenStage, ctx: RunContext) -> Result<Value> {
+    async fn hand_over(&self, stage: &OpenStage, mut ctx: RunContext) -> Result<Value> {
         let span = spans::of_dispatch(&self.opened.spans, &ctx, &stage.stage);
-        let ctx = spans::inside(&span, ctx);
+        spans::enter(&span, &mut ctx);
         let sent = self.dispatch(stage, &ctx).await;
         spans::dispatched(span, &sent);
         sent.inspect_err(|error| self.tell(stage.stage.id.as_str(), 1, error, None))
@@ -241,37 +243,51 @@ impl Rest {
 }
 
 impl Chain for Rest {
-    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
-        let ctx = match ctx.into_store::<RunContext>() {
+    fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going {
+        let ctx = match Stored::new(ctx) {
             Ok(ctx) => ctx,
             Err(foreign) => return Going::Over(Err(foreign)),
         };
         let inside = Inside::of(self);
-        inside.rest.run.go_on(inside.rest.at, ctx).map(|result| inside.end(result))
+        match self.run.go_on(self.at, ctx) {
+            Going::Over(result) => Going::Over(inside.end(result)),
+            // Only what is not over yet needs a share of its own.
+            Going::Later(rest) => {
+                let inside = inside.in_hands_of(self.clone());
+                Going::later(async move { inside.end(rest.await) })
+            }
+        }
     }
 }
 
 /// A run of the rest. However it ends, also when it is dropped, the stage's own time goes on.
-struct Inside {
-    rest: Arc<Rest>,
-}
+struct Inside<R: Borrow<Rest>>(Option<R>);
 
-impl Inside {
-    fn of(rest: Arc<Rest>) -> Self {
+impl<'a> Inside<&'a Rest> {
+    fn of(rest: &'a Rest) -> Self {
         rest.passage.enter();
-        Self { rest }
+        Self(Some(rest))
     }
 
+    fn in_hands_of(mut self, rest: Arc<Rest>) -> Inside<Arc<Rest>> {
+        self.0 = None;
+        Inside(Some(rest))
+    }
+}
+
+impl<R: Borrow<Rest>> Inside<R> {
     fn end(self, result: Result<Returned>) -> Result<Returned> {
-        if result.is_err() {
-            self.rest.passage.fail();
+        if let (Err(_), Some(rest)) = (&result, &self.0) {
+            rest.borrow().passage.fail();
         }
         result
     }
 }
 
-impl Drop for Inside {
+impl<R: Borrow<Rest>> Drop for Inside<R> {
     fn drop(&mut self) {
-        self.rest.passage.leave();
+        if let Some(rest) = &self.0 {
+            rest.borrow().passage.leave();
+        }
     }
 }

@@ -170,7 +170,7 @@ impl ContextStore for Parcel {
 struct Carried(Mutex<Option<Bytes>>);
 
 impl Chain for Carried {
-    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+    fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going {
         Going::Over(ctx.into_store::<Parcel>().map(|parcel| {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = parcel.content;
             Value::Null.into()

@@ -4,6 +4,7 @@
 //! `GET /jobs/{id}` tells of it. Every error is JSON of the same shape: `{"error": {"code", "message", …}}`.
 
 mod body;
+mod connections;
 mod openapi;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ pub struct ServerLimits {
     pub body_bytes: usize,
     /// So many runs at a time; those beyond are refused.
     pub requests: usize,
+    /// Who takes longer to say what it asks for is hung up.
+    pub head: Duration,
     /// What is under way when the server is to stop has so long to end.
     pub drain: Duration,
 }
@@ -65,9 +68,6 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// It was stopped by a failure.
-    #[error("the server failed: {0}")]
-    Failed(io::Error),
 }
 
 /// What requests share.
@@ -115,18 +115,15 @@ impl Server {
     }
 
     /// Answers until `stop` fires; requests that are under way then are answered yet.
-    ///
-    /// # Errors
-    /// The socket failed.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+    pub async fn run(self, stop: CancellationToken) {
         let Self { listener, router, shared, limits } = self;
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving = connections::serve(listener, router, limits.head, stop.clone());
         let patience = async {
             stop.cancelled().await;
             tokio::time::sleep(limits.drain).await;
         };
         tokio::select! {
-            served = serving => served.map_err(ServeError::Failed)?,
+            () = serving => {}
             () = patience => tracing::warn!("requests that are still under way are not answered"),
         }
         // Runs go on though their callers have hung up.
@@ -134,7 +131,6 @@ impl Server {
         if tokio::time::timeout(limits.drain, shared.running.acquire_many(all)).await.is_err() {
             tracing::warn!("runs that are still under way are broken off");
         }
-        Ok(())
     }
 }
 

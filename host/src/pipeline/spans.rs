@@ -70,12 +70,11 @@ pub(super) fn worked(span: Span, verdict: &'static str, error: Option<&Error>) {
     span.end(error);
 }
 
-/// A run, inside a span.
-pub(super) fn inside(span: &Span, mut run: RunContext) -> RunContext {
+/// From here on a run is inside a span.
+pub(super) fn enter(span: &Span, run: &mut RunContext) {
     if let Some(trace) = span.traceparent() {
         Arc::make_mut(&mut run.facts).trace = Some(trace);
     }
-    run
 }
 
 fn of_plan(plan: &Plan) -> [KeyValue; 2] {

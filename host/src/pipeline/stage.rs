@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pype_core::pipeline::plan::Stage;
 use pype_core::retry::Retry;
-use pype_plugin::host::{Going, Returned};
+use pype_plugin::host::{Going, Returned, Stored};
 use pype_plugin::{Error, ErrorKind, Next, PipelineContext, Result, RunFacts};
 use tokio::time::Instant;
 
@@ -206,8 +206,8 @@ impl OpenStage {
 
     /// Handles one run. It is tried again while its own work fails: what fails behind it has been tried as often as it may,
     /// and what has been done there is not done twice.
-    pub(super) fn execute(self: &Arc<Self>, ctx: RunContext, run: &Arc<Run>, next: usize) -> Going {
-        let again = (self.stage.retry.attempts.get() > 1).then(|| ctx.clone());
+    pub(super) fn execute(self: &Arc<Self>, mut ctx: Stored<RunContext>, run: &Arc<Run>, next: usize) -> Going {
+        let again = (self.stage.retry.attempts.get() > 1).then(|| ctx.with(|ctx| ctx.clone()));
         let Attempt { work, rest, span } = self.begin(ctx, 1, run, next);
         match work {
             Going::Over(Ok(returned)) => {
@@ -240,19 +240,26 @@ impl OpenStage {
             let (Some(delay), Some(ctx)) = (again_after, &again) else { return Err(error) };
             tokio::time::sleep(delay).await;
             number += 1;
-            attempt = self.begin(ctx.clone(), number, &run, next);
+            attempt = self.begin(Stored::of(ctx.clone()), number, &run, next);
         }
     }
 
-    fn begin(self: &Arc<Self>, ctx: RunContext, number: u32, run: &Arc<Run>, next: usize) -> Attempt {
+    fn begin(self: &Arc<Self>, mut ctx: Stored<RunContext>, number: u32, run: &Arc<Run>, next: usize) -> Attempt {
         let rest = Arc::new(Rest::new(run, next, Passage::of(&self.stage)));
-        let span = spans::of_attempt(&self.spans, &ctx, &self.stage, number);
-        Attempt { work: self.work(spans::inside(&span, ctx), &rest), rest, span }
+        let span = match self.spans.are_sent() {
+            true => ctx.with(|ctx| {
+                let span = spans::of_attempt(&self.spans, ctx, &self.stage, number);
+                spans::enter(&span, ctx);
+                span
+            }),
+            false => Span::default(),
+        };
+        Attempt { work: self.work(ctx.into_context(), &rest), rest, span }
     }
 
     /// Has an instance do it. What is over at once needs no time limit.
-    fn work(self: &Arc<Self>, ctx: RunContext, rest: &Arc<Rest>) -> Going {
-        let (ctx, next) = (PipelineContext::new(ctx), Next::new(rest.clone()));
+    fn work(self: &Arc<Self>, ctx: PipelineContext, rest: &Arc<Rest>) -> Going {
+        let next = Next::new(rest.clone());
         let work = match self.instances.shared() {
             Some(instance) => instance.execute(ctx, next),
             None => {

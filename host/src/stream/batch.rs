@@ -323,6 +323,9 @@ impl Run {
                 Some(after) if !self.tell.is_closed() => {
                     let after_ms = after.as_millis();
                     tracing::warn!(node, rows, attempt, "a batch failed, and is tried again in {after_ms} ms: {error}");
+                    let message = format!("a batch failed in `{node}`, and is tried again: {error}");
+                    // Whoever is gone will not miss it.
+                    drop(self.tell.send(Told::Struggles(message)).await);
                     tokio::time::sleep(after).await;
                     attempt += 1;
                 }

@@ -43,6 +43,8 @@ pub(super) enum Told {
     Handled { work: Work<Place>, result: Result<()>, took: Duration },
     /// It has not begun with a record, and will not.
     NotRun(Work<Place>),
+    /// What handles records fails, and is tried again: somebody should look at it.
+    Struggles(String),
     /// It cannot go on. What it has in hand is not done.
     Broken(Error),
 }

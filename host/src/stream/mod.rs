@@ -2,9 +2,10 @@
 //!
 //! What is decided is decided by [`pype_core::stream::control::Control`]. Here are its surroundings: [`owner`] is the loop that owns
 //! it, tells it what the source and the engine say, and does what it answers; [`engine`] runs handlers, [`process`] has child processes run them,
-//! [`batch`] collects batches for modules; [`decode`] has mods decode what a pipeline handles; [`records`] makes contexts of
+//! [`batch`] collects batches for modules; [`alerts`] tells operators; [`decode`] has mods decode what a pipeline handles; [`records`] makes contexts of
 //! records, and dead letters of those that could not be handled.
 
+mod alerts;
 mod batch;
 mod decode;
 mod engine;

@@ -303,6 +303,7 @@ fn settings(plan: &Plan, options: Options) -> Settings {
         name: plan.name.to_string(),
         options,
         dead_letter: dead_letter.map(|letter| (letter.topic.to_string(), letter.payload == Payload::Full)),
+        alerts: plan.alerts.as_ref().map(ToString::to_string),
         letter_timeout: dead_letter.map_or(Duration::ZERO, |letter| letter.timeout),
         commit_every: plan.commit_interval,
         revoke_grace: plan.settings.revoke_grace,

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::{Alerts, Trouble};
 use super::engine::{Engine, Told as EngineTold};
 use super::metrics::{Shown, Watched};
 use super::partitions::{Assigned, Partitions};
@@ -37,6 +38,9 @@ const LAST_COMMIT: Duration = Duration::from_secs(10);
 const STILL_WORKING_EVERY: Duration = Duration::from_secs(5);
 /// So often the state is shown.
 const SHOWN_EVERY: Duration = Duration::from_millis(500);
+/// How long an alert may take, and after how long it is sent again.
+const ALERT: Duration = Duration::from_secs(10);
+const ALERT_AGAIN: Duration = Duration::from_secs(5);
 /// So many completions are taken at a time.
 const COMPLETIONS: usize = 1024;
 
@@ -48,6 +52,8 @@ pub(super) struct Settings {
     pub(super) options: Options,
     /// The topic of dead letters, and whether they have the records' keys and values.
     pub(super) dead_letter: Option<(String, bool)>,
+    /// The topic of alerts.
+    pub(super) alerts: Option<String>,
     /// How long a dead letter may take.
     pub(super) letter_timeout: Duration,
     /// How often positions are committed.
@@ -91,6 +97,7 @@ enum Told {
     Published { id: WorkId, record: RecordId, result: Result<()> },
     Committed { commits: Vec<Commit>, result: Result<Vec<Committed>>, took: Duration },
     Acknowledged(Result<()>),
+    Alerted(Result<()>),
 }
 
 /// Partitions that are to be given away.
@@ -122,6 +129,7 @@ pub(super) struct Owner<E> {
     /// The source's error that was told last: it may come many times.
     last_error: Option<String>,
     failed: Option<StreamError>,
+    alerts: Option<Alerts>,
     watched: Watched,
 }
 
@@ -134,6 +142,7 @@ impl<E: Engine> Owner<E> {
         engine_tells: mpsc::Receiver<EngineTold>,
     ) -> Self {
         let watched = Watched::new(&settings.name);
+        let alerts = settings.alerts.as_ref().map(|topic| Alerts::new(&settings.name, topic));
         Self {
             control: Control::new(settings.options),
             settings,
@@ -151,6 +160,7 @@ impl<E: Engine> Owner<E> {
             began: Instant::now(),
             last_error: None,
             failed: None,
+            alerts,
             watched,
         }
     }
@@ -196,6 +206,7 @@ impl<E: Engine> Owner<E> {
                 () = sleep_until(until), if until.is_some() => {}
             }
             self.go_on();
+            self.publish_alert(Duration::ZERO);
             self.say_what_changes().await;
             self.let_go().await;
             if self.failed.is_some() && stopping.is_none() {
@@ -241,6 +252,7 @@ impl<E: Engine> Owner<E> {
                 let text = error.to_string();
                 if self.last_error.as_ref() != Some(&text) {
                     tracing::warn!(stream = self.settings.name, "the source: {error}");
+                    self.alert(Trouble::Source, &text);
                     self.last_error = Some(text);
                 }
                 return POLL_AGAIN;
@@ -254,7 +266,28 @@ impl<E: Engine> Owner<E> {
     }
 
     fn fail(&mut self, error: StreamError) {
-        self.failed.get_or_insert(error);
+        if self.failed.is_none() {
+            self.alert(Trouble::Stopped, &error.to_string());
+            self.failed = Some(error);
+        }
+    }
+
+    fn alert(&mut self, trouble: Trouble, message: &str) {
+        if let Some(alerts) = &mut self.alerts {
+            alerts.raise(trouble, message.to_owned());
+        }
+    }
+
+    /// Publishes an alert that waits, after a pause if nobody took the last.
+    fn publish_alert(&mut self, pause: Duration) {
+        let Some(frame) = self.alerts.as_mut().and_then(Alerts::next) else { return };
+        let source = self.source.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(pause).await;
+            let published = tokio::time::timeout(ALERT, source.announce(frame)).await;
+            let late = |_| Err(Error::new(ErrorKind::TimedOut, "unconfirmed", "it was not confirmed in time"));
+            Told::Alerted(published.unwrap_or_else(late))
+        });
     }
 
     fn assigned(&mut self, assignment: Assignment) {
@@ -365,6 +398,7 @@ impl<E: Engine> Owner<E> {
             EngineTold::NotRun(work) => {
                 self.control.completed(work.id, Outcome::NotRun, self.now(), random());
             }
+            EngineTold::Struggles(message) => self.alert(Trouble::Handling, &message),
             EngineTold::Broken(error) => self.fail(StreamError::Handler(error)),
         }
     }
@@ -423,6 +457,7 @@ impl<E: Engine> Owner<E> {
             Ok(Told::Published { id, result: Err(error), .. }) => {
                 tracing::error!(stream = self.settings.name, "a dead letter was not taken, and is sent again: {error}");
                 self.control.dead_letter_failed(id, self.now(), random());
+                self.alert(Trouble::DeadLetters, &format!("a dead letter was not taken: {error}"));
             }
             Ok(Told::Committed { commits, result, took }) => {
                 self.watched.committed(took);
@@ -437,6 +472,13 @@ impl<E: Engine> Owner<E> {
                         "acknowledgements may be lost, and records come again: {error}"
                     );
                 }
+            }
+            Ok(Told::Alerted(result)) => {
+                if let Err(error) = &result {
+                    tracing::warn!(stream = self.settings.name, "an alert was not taken, and is sent again: {error}");
+                }
+                self.alerts.iter_mut().for_each(|alerts| alerts.sent(result.is_ok()));
+                self.publish_alert(if result.is_ok() { Duration::ZERO } else { ALERT_AGAIN });
             }
             Err(lost) => tracing::error!(stream = self.settings.name, "a task of the stream failed: {lost}"),
         }
@@ -547,6 +589,7 @@ impl<E: Engine> Owner<E> {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::warn!(stream = self.settings.name, "the commit failed, and is tried again: {error}");
+                self.alert(Trouble::Commit, &format!("the commit failed, and is tried again: {error}"));
                 return commits.iter().for_each(|commit| self.control.committed(commit, false));
             }
         };

@@ -73,6 +73,7 @@ async fn run(engine: &mut impl Engine, tells: &mut mpsc::Receiver<Told>, count: 
                 source.control.completed(work.id, Outcome::NotRun, Duration::ZERO, 0.0);
                 engine.start(source.works());
             }
+            Told::Struggles(_) => {}
             Told::Broken(error) => panic!("{error}"),
         }
     }

@@ -140,8 +140,7 @@ impl Keeper {
             return error;
         }
         about.facts.extend(facts);
-        let last = printed.trim_end().lines().last().map(|last| format!("it printed `{last}` last"));
-        let error = Error { causes: last.into_iter().collect(), ..error };
+        let error = Error { causes: last_words(&printed).into_iter().collect(), ..error };
         match self.write_down(about, id, &how, printed) {
             Ok(folder) => error.hint(format!("what is known of it is in {}", folder.display())),
             Err(cause) => {
@@ -175,6 +174,15 @@ impl Death {
     pub(super) fn how(&self) -> &str {
         &self.how
     }
+
+    /// What it printed last, as a cause.
+    pub(super) fn last_words(&self) -> Option<String> {
+        last_words(&self.printed)
+    }
+}
+
+fn last_words(printed: &str) -> Option<String> {
+    printed.trim_end().lines().last().map(|last| format!("it printed `{last}` last"))
 }
 
 /// Lines out of bytes as they come.

@@ -38,5 +38,6 @@ fn not_asked() -> Error {
 
 /// What whoever waits for an answer hears, when somebody else explains the death.
 fn gone(death: &Death) -> Error {
-    Error::new(ErrorKind::Internal, "crashed", format!("the process {}", death.how())).retryable(true)
+    let error = Error::new(ErrorKind::Internal, "crashed", format!("it {}", death.how())).retryable(true);
+    Error { causes: death.last_words().into_iter().collect(), ..error }
 }

@@ -78,7 +78,7 @@ pub(crate) type Hear = Box<dyn Fn(Said) + Send + Sync>;
 pub(crate) struct Connection {
     desk: Arc<Desk>,
     peer: Arc<Peer>,
-    rows: RowsOut,
+    rows: Option<RowsOut>,
     progress: File,
 }
 
@@ -98,16 +98,22 @@ impl Connection {
         let (keeper, socket) = Keeper::start(around, about, Some(progress.try_clone()?))?;
         let connection = Self::over(keeper, socket, progress, hear)?;
         connection.peer.ask(Ask::Begin(Box::new(begin)), Vec::new()).await?;
-        Ok(connection)
+        connection.begun()
     }
 
     fn over(keeper: Keeper, socket: UnixStream, progress: File, hear: Hear) -> Result<Self> {
         let desk = Arc::new(Desk { keeper, hear });
         let runtimes = Runtimes { io: Handle::current(), work: Handle::current() };
         let peer = Peer::start(socket, runtimes, desk.clone())?;
+        Ok(Self { desk, peer, rows: None, progress })
+    }
+
+    /// From now on it can be given records.
+    fn begun(mut self) -> Result<Self> {
         let (rows, first) = RowsOut::begin(&records_schema())?;
-        peer.note(Note::Handle { attempts: Vec::new() }, first);
-        Ok(Self { desk, peer, rows, progress })
+        self.peer.note(Note::Handle { attempts: Vec::new() }, first);
+        self.rows = Some(rows);
+        Ok(self)
     }
 
     /// Gives it records, each with the number of its attempt.
@@ -115,7 +121,7 @@ impl Connection {
     /// # Errors
     /// They are no records.
     pub(crate) fn give(&mut self, records: &RecordBatch, attempts: Vec<u32>) -> Result<()> {
-        let rows = self.rows.push(records)?;
+        let rows = self.rows.as_mut().expect("it has begun").push(records)?;
         self.peer.note(Note::Handle { attempts }, rows);
         Ok(())
     }
@@ -351,5 +357,5 @@ pub(crate) fn in_thread(
         }
         runtime.shutdown_timeout(Duration::from_secs(1));
     });
-    Connection::over(Keeper::of(around, about, Process::none()), ours, progress, hear)
+    Connection::over(Keeper::of(around, about, Process::none()), ours, progress, hear)?.begun()
 }

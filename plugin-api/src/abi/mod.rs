@@ -112,6 +112,11 @@ impl Handle {
         Self { data: Box::into_raw(Box::new(value)).cast(), release: crate::glue::release::<T> }
     }
 
+    /// Hands `value` out, in a place that the thread keeps: for what is soon taken out again.
+    pub(crate) fn seated<T: Send + Sync + 'static>(value: T) -> Self {
+        Self { data: crate::glue::Seat::new(value).into_raw().cast(), release: crate::glue::release_seat::<T> }
+    }
+
     /// Hands a share of `value` out.
     pub(crate) fn shared<T: Send + Sync + 'static>(value: Arc<T>) -> Self {
         Self { data: Arc::into_raw(value).cast_mut().cast(), release: crate::glue::release_share::<T> }
@@ -120,33 +125,30 @@ impl Handle {
     /// The value inside.
     ///
     /// # Safety
-    /// The handle was made by [`Handle::new`] or [`Handle::shared`] with this very `T`, by this library.
+    /// The handle was made with this very `T`, by this library.
     pub(crate) unsafe fn get<T>(&self) -> &T {
         // SAFETY: the caller says what is inside, and the handle owns it until it is dropped.
         unsafe { &*self.data.cast::<T>() }
     }
 
-    /// The value inside, for one more owner.
+    /// The share that the handle has of the value inside. Whoever needs it for longer clones it.
     ///
     /// # Safety
     /// The handle was made by [`Handle::shared`] with this very `T`, by this library.
-    pub(crate) unsafe fn share<T>(&self) -> Arc<T> {
-        let value = self.data.cast_const().cast::<T>();
-        // SAFETY: it came from `Arc::into_raw` of an `Arc<T>`, of which the handle keeps a share until it is dropped.
-        unsafe {
-            Arc::increment_strong_count(value);
-            Arc::from_raw(value)
-        }
+    pub(crate) unsafe fn with_share<T, R>(&self, look: impl FnOnce(&Arc<T>) -> R) -> R {
+        // SAFETY: it came from `Arc::into_raw` of an `Arc<T>`, and the handle keeps its share: this one is never dropped.
+        let share = ManuallyDrop::new(unsafe { Arc::from_raw(self.data.cast_const().cast::<T>()) });
+        look(&share)
     }
 
     /// The value, out of its handle.
     ///
     /// # Safety
-    /// The handle was made by [`Handle::new`] with this very `T`, by this library.
+    /// The handle was made by [`Handle::seated`] with this very `T`, by this library.
     pub(crate) unsafe fn into_inner<T>(self) -> T {
         let handle = ManuallyDrop::new(self);
-        // SAFETY: `data` came from the `Box` of a `T`, which nobody else frees: the handle is not dropped.
-        *unsafe { Box::from_raw(handle.data.cast::<T>()) }
+        // SAFETY: `data` came from the seat of a `T`, which nobody else frees: the handle is not dropped.
+        unsafe { crate::glue::Seat::from_raw(handle.data.cast::<T>()) }.into_inner()
     }
 }
 

@@ -140,6 +140,15 @@ pub(crate) unsafe extern "C" fn release<T>(data: *mut c_void) {
     contain_drop("a value", || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
 }
 
+/// The same for one that is [seated](crate::abi::Handle::seated).
+///
+/// # Safety
+/// `data` came from [`Seat::into_raw`] of a `Seat<T>` and is not used again.
+pub(crate) unsafe extern "C" fn release_seat<T>(data: *mut c_void) {
+    // SAFETY: the caller's promise.
+    contain_drop("a value", || drop(unsafe { Seat::from_raw(data.cast::<T>()) }));
+}
+
 /// The same for one that is [shared](crate::abi::Handle::shared).
 ///
 /// # Safety

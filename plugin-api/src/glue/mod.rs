@@ -7,8 +7,11 @@ mod commons;
 pub(crate) mod export;
 pub(crate) mod guard;
 pub(crate) mod instance;
-mod seat;
+pub(crate) mod seat;
 pub(crate) mod slot;
 pub(crate) mod stage;
 
-pub(crate) use guard::{blocking, contain, contain_service, crossing, node_task, release, release_share, task};
+pub(crate) use guard::{
+    blocking, contain, contain_service, crossing, node_task, release, release_seat, release_share, task,
+};
+pub(crate) use seat::Seat;

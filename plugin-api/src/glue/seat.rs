@@ -1,8 +1,8 @@
-//! Where the future of a call is polled.
+//! Where the future of a call is polled, and where the value is that it returns.
 //!
 //! A future may not be moved once it was polled, so it needs a place in memory of its own, though most are ready at once and
-//! would not: getting and giving back such a place costs more than the call. So each thread keeps the last ones for its next
-//! calls: a chain of stages is as many calls, each inside the one before.
+//! would not; and what it returns crosses behind a pointer. Getting and giving back such places costs more than the call. So each
+//! thread keeps the last ones for its next calls: a chain of stages is as many calls, each inside the one before.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -17,20 +17,41 @@ const KEPT: Layout = match Layout::from_size_align(512, 16) {
     Err(_) => panic!("16 is a power of two"),
 };
 /// So many places does a thread keep.
-const ROOM: usize = 16;
+const ROOM: usize = 64;
 
 /// A pinned value, as in a box.
-pub(super) struct Seat<T>(NonNull<T>);
+pub(crate) struct Seat<T>(NonNull<T>);
 
 // SAFETY: it owns its value, as a box does.
 unsafe impl<T: Send> Send for Seat<T> {}
 
 impl<T> Seat<T> {
-    pub(super) fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         let place = take(layout::<T>()).cast::<T>();
         // SAFETY: the place is as large as a `T` and aligned for it, and nobody else has it.
         unsafe { place.write(value) };
         Self(place)
+    }
+
+    pub(crate) fn into_raw(self) -> *mut T {
+        std::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// The seat again.
+    ///
+    /// # Safety
+    /// `place` came from [`Seat::into_raw`], and is not used again.
+    pub(crate) unsafe fn from_raw(place: *mut T) -> Self {
+        // SAFETY: no seat is at no place.
+        Self(unsafe { NonNull::new_unchecked(place) })
+    }
+
+    /// The value; its place is free.
+    pub(crate) fn into_inner(self) -> T {
+        let seat = std::mem::ManuallyDrop::new(self);
+        let _place = Vacated { place: seat.0.cast(), layout: layout::<T>() };
+        // SAFETY: it is read once, here, and not dropped there.
+        unsafe { seat.0.read() }
     }
 
     pub(super) fn as_mut(&mut self) -> Pin<&mut T> {

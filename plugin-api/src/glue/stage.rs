@@ -140,14 +140,14 @@ any_stage! { AsStream, StreamSource as Source, outputs: &["records"], exclusive:
             SourceRequest::Acknowledge { verdicts } => bytes(&source.acknowledge(verdicts, node).await?),
             SourceRequest::Hold { partitions, held } => bytes(&source.hold(partitions, held, node).await?),
             SourceRequest::Release { partitions } => bytes(&source.release(partitions, node).await?),
-            SourceRequest::Publish => {
-                let records = records.ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, "nothing-to-publish", "there are no records to publish")
-                })?;
-                bytes(&source.publish(records, node).await?)
-            }
+            SourceRequest::Publish => bytes(&source.publish(given(records)?, node).await?),
+            SourceRequest::Announce => bytes(&source.announce(given(records)?, node).await?),
         }
     }
+}
+
+fn given(records: Option<Frame>) -> Result<Frame> {
+    records.ok_or_else(|| Error::new(ErrorKind::Internal, "nothing-to-publish", "there are no records to publish"))
 }
 
 fn json(answer: &impl serde::Serialize) -> Result<QueueAnswer> {

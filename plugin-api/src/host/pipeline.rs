@@ -26,7 +26,7 @@ pub trait Chain: Send + Sync + 'static {
     ///
     /// # Errors
     /// A stage of it failed.
-    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going;
+    fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going;
 }
 
 /// What a stage or the rest of a chain is at. Most are over at once, and need no place to wait in.
@@ -75,7 +75,7 @@ impl PipelineContext {
     /// A context with its fields in `store`.
     pub fn new<S: ContextStore>(store: S) -> Self {
         let held = Held { of: TypeId::of::<S>(), store: Mutex::new(store) };
-        Self::from_raw(RawContext { handle: Handle::new(held), vtable: ContextMethods::<S>::VTABLE })
+        Self::from_raw(RawContext { handle: Handle::seated(held), vtable: ContextMethods::<S>::VTABLE })
     }
 
     /// The store again.
@@ -83,7 +83,23 @@ impl PipelineContext {
     /// # Errors
     /// Somebody else made this context.
     pub fn into_store<S: ContextStore>(self) -> Result<S> {
-        let raw = self.into_raw();
+        Stored::new(self).map(Stored::into_store)
+    }
+}
+
+/// A context that is known to have its fields in an `S`. It goes on as it is: what stages see of it is made once.
+pub struct Stored<S> {
+    ctx: PipelineContext,
+    store: PhantomData<S>,
+}
+
+impl<S: ContextStore> Stored<S> {
+    /// A context that somebody went on with.
+    ///
+    /// # Errors
+    /// Somebody else made it.
+    pub fn new(ctx: PipelineContext) -> Result<Self> {
+        let raw = ctx.raw();
         if raw.vtable.origin()(&raw.handle) != origin() {
             return Err(foreign());
         }
@@ -92,9 +108,31 @@ impl PipelineContext {
         if of != TypeId::of::<S>() {
             return Err(foreign());
         }
-        // SAFETY: as above, and `S` it is.
-        let held = unsafe { raw.handle.into_inner::<Held<S>>() };
-        Ok(held.store.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(Self { ctx, store: PhantomData })
+    }
+
+    /// A context with its fields in `store`.
+    pub fn of(store: S) -> Self {
+        Self { ctx: PipelineContext::new(store), store: PhantomData }
+    }
+
+    /// Looks into the store, or changes it.
+    pub fn with<R>(&mut self, look: impl FnOnce(&mut S) -> R) -> R {
+        // SAFETY: `new` has looked, or `of` has made it.
+        let held = unsafe { self.ctx.raw().handle.get::<Held<S>>() };
+        look(&mut held.store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The context.
+    pub fn into_context(self) -> PipelineContext {
+        self.ctx
+    }
+
+    /// The store.
+    pub fn into_store(self) -> S {
+        // SAFETY: `new` has looked, or `of` has made it.
+        let held = unsafe { self.ctx.into_raw().handle.into_inner::<Held<S>>() };
+        held.store.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,8 +234,8 @@ impl<C: Chain> NextMethods<C> {
         crossed: impl Fn(Returned) -> T + Send + 'static,
     ) -> Task<T> {
         // SAFETY: only `Next::new` pairs a handle with the vtable that calls this.
-        let chain = unsafe { handle.share::<C>() };
-        match contain(None, || chain.run(PipelineContext::from_raw(ctx))) {
+        let run = || unsafe { handle.with_share::<C, _>(|chain| chain.run(PipelineContext::from_raw(ctx))) };
+        match contain(None, run) {
             Ok(Going::Over(result)) => Task::Done(crossing(result.map(crossed))),
             Ok(Going::Later(rest)) => task(async move { rest.await.map(crossed) }),
             Err(panic) => Task::Done(crossing(Err(panic))),
@@ -343,7 +381,7 @@ mod tests {
     }
 
     impl Chain for Counts {
-        fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+        fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going {
             let count = Ok(json!(ctx.names().len()).into());
             match self.at_once {
                 true => Going::Over(count),

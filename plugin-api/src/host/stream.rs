@@ -71,6 +71,14 @@ impl Instance {
         self.ask_source(SourceRequest::Publish, Some(records)).await
     }
 
+    /// Source without an end: tells whoever listens where its records come from.
+    ///
+    /// # Errors
+    /// They have not come to where they could be heard, or the source is none.
+    pub async fn announce(&self, records: Frame) -> Result<()> {
+        self.ask_source(SourceRequest::Announce, Some(records)).await
+    }
+
     async fn ask_source<T: DeserializeOwned>(&self, request: SourceRequest, records: Option<Frame>) -> Result<T> {
         let source = self.vtable.source().ok_or_else(too_old)?;
         let answer = done(source(&self.handle, json(&request), records.map(Frame::into_raw).into())).await?;

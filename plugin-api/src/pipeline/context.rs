@@ -59,6 +59,11 @@ impl PipelineContext {
     }
 
     #[inline]
+    pub(crate) fn raw(&self) -> &RawContext {
+        &self.raw
+    }
+
+    #[inline]
     pub(crate) fn into_raw(self) -> RawContext {
         self.raw
     }

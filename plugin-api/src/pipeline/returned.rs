@@ -58,7 +58,7 @@ fn json(raw: RawReturned) -> Json {
 impl From<Value> for Returned {
     #[inline]
     fn from(value: Value) -> Self {
-        Self { raw: RawReturned::Value(RawValue { handle: Handle::new(value), vtable: ValueMethods::VTABLE }) }
+        Self { raw: RawReturned::Value(RawValue { handle: Handle::seated(value), vtable: ValueMethods::VTABLE }) }
     }
 }
 

@@ -16,6 +16,8 @@
 //! - *Dead letters are confirmed.* When [`StreamSource::publish`] returns, the records are where they were sent to.
 
 #[cfg(feature = "arrow")]
+mod column;
+#[cfg(feature = "arrow")]
 mod records;
 
 use std::future::Future;
@@ -31,7 +33,9 @@ use crate::frame::Frame;
 use crate::pipeline::stage_items;
 
 #[cfg(feature = "arrow")]
-pub use self::records::{NewRecord, Record, Records, RecordsBuilder, records_schema};
+pub use self::column::{BytesColumn, HeadersColumn};
+#[cfg(feature = "arrow")]
+pub use self::records::{NewRecord, Record, Records, RecordsBuilder, no_column, records_schema, wrong_type};
 
 /// A source without an end.
 pub trait StreamSource: Sized + Send + Sync + 'static {
@@ -89,6 +93,14 @@ pub trait StreamSource: Sized + Send + Sync + 'static {
     fn publish(&self, records: Frame, ctx: &Context) -> impl Future<Output = Result<()>> + Send {
         let _ = (records, ctx);
         async { Err(unsupported("this source publishes nothing, so it has no place for dead letters")) }
+    }
+
+    /// The same for alerts: whoever listens hears of them, and nobody has to. By default they are published.
+    ///
+    /// # Errors
+    /// They have not come to where they could be heard.
+    fn announce(&self, records: Frame, ctx: &Context) -> impl Future<Output = Result<()>> + Send {
+        self.publish(records, ctx)
     }
 }
 
@@ -237,4 +249,6 @@ pub(crate) enum SourceRequest {
     },
     /// With a frame.
     Publish,
+    /// With a frame.
+    Announce,
 }

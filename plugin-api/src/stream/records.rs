@@ -7,10 +7,11 @@ use arrow_array::builder::{ArrayBuilder, TimestampMillisecondBuilder};
 use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
-use arrow_array::{Array, BinaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BinaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
 use arrow_array::{StructArray, TimestampMillisecondArray};
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
+use super::column::{BytesColumn, HeadersColumn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 
@@ -181,6 +182,36 @@ impl Records {
         Ok(all)
     }
 
+    /// Rows as records to be published, all of them to `topic`, or else each to the one in the column `topic`. `value` is a
+    /// column of text or bytes; so is `key`, if it is there, and `headers` has lists of names and values.
+    ///
+    /// # Errors
+    /// A column is missing, or of another type; or a row has no topic.
+    pub fn of_rows(batch: &RecordBatch, topic: Option<&str>) -> Result<Self> {
+        let bytes = |name: &str| -> Result<Option<BytesColumn>> {
+            let Some(column) = batch.column_by_name(name) else { return Ok(None) };
+            BytesColumn::of(column).map(Some).ok_or_else(|| wrong_type(name, column, "text or bytes"))
+        };
+        let (keys, topics) = (bytes("key")?, if topic.is_none() { bytes("topic")? } else { None });
+        let values = bytes("value")?.ok_or_else(|| no_column(batch, "value"))?;
+        let headers = batch.column_by_name("headers").map(|column| {
+            HeadersColumn::of(column).ok_or_else(|| wrong_type("headers", column, "lists of names and values"))
+        });
+        let headers = headers.transpose()?;
+        let mut records = RecordsBuilder::default();
+        for row in 0..batch.num_rows() {
+            let own = topics.as_ref().and_then(|topics| topics.text(row));
+            let topic = topic.or(own).ok_or_else(|| {
+                Error::new(ErrorKind::Data, "no-topic", format!("the row {row} says no topic"))
+                    .hint("give it one in the column `topic`, or all of them one in the configs")
+            })?;
+            let (key, value) = (keys.as_ref().and_then(|keys| keys.get(row)), values.get(row));
+            let of_row = headers.iter().flat_map(|headers| headers.get(row));
+            records.push(NewRecord { topic, key, value, ..NewRecord::default() }, of_row);
+        }
+        Self::try_from(&records.finish())
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.offset.len()
@@ -253,6 +284,20 @@ impl TryFrom<&RecordBatch> for Records {
             headers,
         })
     }
+}
+
+/// That a column is not there which somebody needs.
+pub fn no_column(batch: &RecordBatch, name: &str) -> Error {
+    let schema = batch.schema();
+    let names: Vec<String> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
+    let message = format!("there is no column `{name}`, but {}", names.join(", "));
+    Error::new(ErrorKind::Data, "no-column", message).hint("rename the column, or correct the configs")
+}
+
+/// That a column is of another type than somebody needs.
+pub fn wrong_type(name: &str, column: &ArrayRef, expected: &str) -> Error {
+    let message = format!("the column `{name}` is of `{}`, and not {expected}", column.data_type());
+    Error::new(ErrorKind::Data, "wrong-type", message)
 }
 
 fn no_records(found: &str) -> Error {
@@ -370,6 +415,27 @@ mod tests {
             let records = Records::read(&frame).await.expect("records");
             assert_eq!(records[0].get(0).offset(), 7);
         });
+    }
+
+    #[test]
+    fn rows_become_records_whatever_else_they_have() {
+        let texts = |texts: Vec<Option<&str>>| Arc::new(StringArray::from(texts)) as ArrayRef;
+        let rows = [
+            ("value", texts(vec![Some("a"), None])),
+            ("topic", texts(vec![Some("own"), None])),
+            ("n", Arc::new(Int64Array::from(vec![1, 2]))),
+        ];
+        let batch = RecordBatch::try_from_iter(rows).expect("a batch");
+        let records = Records::of_rows(&batch, Some("all")).expect("records");
+        let told: Vec<_> = records.iter().map(|one| (one.topic(), one.key(), one.value())).collect();
+        assert_eq!(told, [("all", None, Some(b"a".as_slice())), ("all", None, None)]);
+        let own = Records::of_rows(&batch.slice(0, 1), None).expect("records");
+        assert_eq!(own.get(0).topic(), "own");
+        let code = |batch: &RecordBatch, topic| Records::of_rows(batch, topic).expect_err("refused").code;
+        assert_eq!(code(&batch, None), "no-topic");
+        assert_eq!(code(&batch.project(&[1, 2]).expect("two columns"), None), "no-column");
+        let numbers = RecordBatch::try_from_iter([("value", batch.column(2).clone())]).expect("a batch");
+        assert_eq!(code(&numbers, None), "wrong-type");
     }
 
     #[test]

@@ -207,11 +207,12 @@ struct Recorded {
 }
 
 impl Chain for Recorded {
-    fn run(self: Arc<Self>, ctx: PipelineContext) -> Going {
+    fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going {
+        let recorded = self.clone();
         Going::later(async move {
             let fields = ctx.into_store::<Fields>()?;
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(fields.clone());
-            (self.rest)(&fields).await.map(Returned::from)
+            recorded.seen.lock().unwrap_or_else(PoisonError::into_inner).push(fields.clone());
+            (recorded.rest)(&fields).await.map(Returned::from)
         })
     }
 }

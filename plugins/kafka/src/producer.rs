@@ -61,11 +61,11 @@ impl Producer {
         Ok(Self { inner: inner.map_err(|cause| failed("make a producer", &cause))? })
     }
 
-    /// Sends records, to `topic` or else to their own, and returns when all of them are confirmed.
-    pub(crate) async fn send(&self, batches: &[Records], topic: Option<&str>) -> Result<()> {
+    /// Sends records to their topics, and returns when all of them are confirmed.
+    pub(crate) async fn send(&self, batches: &[Records]) -> Result<()> {
         let mut waiting = Vec::with_capacity(batches.iter().map(Records::len).sum());
         for record in batches.iter().flat_map(Records::iter) {
-            waiting.push(self.enqueue(record, topic.unwrap_or(record.topic())).await?);
+            waiting.push(self.enqueue(record, record.topic()).await?);
         }
         for report in waiting {
             let outcome = report.await.map_err(|_| {

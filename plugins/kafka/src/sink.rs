@@ -6,12 +6,13 @@ use pype_plugin::stream::Records;
 use crate::config::Connection;
 use crate::producer::Producer;
 
-/// Configs of `kafka_sink`.
+/// Where to send rows. The column `value` is the record, of text or bytes; `key` and `headers` (lists of names and values) count if they
+/// are there.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Config {
     #[serde(flatten)]
     connection: Connection,
-    /// The topic; without it, each record goes to the one that it names.
+    /// The topic; without it, each row goes to the one in its column `topic`.
     #[serde(default)]
     topic: Option<String>,
 }
@@ -35,13 +36,17 @@ impl Sink for KafkaSink {
     }
 
     async fn write(&mut self, mut inputs: Inputs, _: &Context) -> Result<()> {
-        self.written.extend(Records::read(&inputs.take("input")?).await?);
+        let frame = inputs.take("input")?;
+        let schema = frame.arrow_schema().await?;
+        while let Some(batch) = frame.next_record_batch(&schema).await? {
+            self.written.push(Records::of_rows(&batch, self.topic.as_deref())?);
+        }
         Ok(())
     }
 
     async fn commit(&mut self, _: &Context) -> Result<Vec<Commit>> {
         let producer = self.producer.as_ref().expect("it is there until it is closed");
-        producer.send(&self.written, self.topic.as_deref()).await?;
+        producer.send(&self.written).await?;
         let rows = self.written.drain(..).map(|records| records.len() as u64).sum();
         let uri = self.topic.as_ref().map(|topic| format!("kafka:{topic}"));
         Ok(vec![Commit { rows: Some(rows), uri, ..Commit::default() }])

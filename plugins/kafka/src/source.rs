@@ -193,7 +193,7 @@ impl StreamSource for KafkaSource {
     async fn publish(&self, records: Frame, _: &Context) -> Result<()> {
         let records = Records::read(&records).await?;
         let producer = self.producer.get_or_try_init(async || Producer::new(&self.config.connection)).await?;
-        producer.send(&records, None).await
+        producer.send(&records).await
     }
 
     async fn close(&mut self, ctx: &Context) -> Result<()> {

@@ -12,7 +12,6 @@
 //! | [`sink`], [`column`], [`send`] | rows as messages, many at a time, each confirmed |
 
 mod bucket;
-mod column;
 mod connection;
 mod hints;
 mod jetstream;

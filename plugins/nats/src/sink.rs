@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::RecordBatch;
 use pype_plugin::prelude::*;
+use pype_plugin::stream::{BytesColumn, HeadersColumn, no_column, wrong_type};
 
-use crate::column::{self, Headers};
 use crate::connection::{Connection, Servers};
 use crate::send::{self, Message};
 use crate::subject;
@@ -53,10 +53,10 @@ enum Subjects {
 /// The columns of a batch that matter.
 struct Rows {
     count: usize,
-    subjects: Option<column::Bytes>,
-    values: column::Bytes,
-    headers: Option<Headers>,
-    ids: Option<column::Bytes>,
+    subjects: Option<BytesColumn>,
+    values: BytesColumn,
+    headers: Option<HeadersColumn>,
+    ids: Option<BytesColumn>,
 }
 
 impl Sink for NatsSink {
@@ -119,9 +119,9 @@ impl NatsSink {
             Subjects::All(_) => None,
             Subjects::Column(name) => Some(bytes(batch, name)?),
         };
-        let headers = batch
-            .column_by_name("headers")
-            .map(|column| Headers::of(column).ok_or_else(|| wrong("headers", column, "lists of names and values")));
+        let headers = batch.column_by_name("headers").map(|column| {
+            HeadersColumn::of(column).ok_or_else(|| wrong_type("headers", column, "lists of names and values"))
+        });
         Ok(Rows {
             count: batch.num_rows(),
             subjects,
@@ -155,17 +155,7 @@ impl NatsSink {
     }
 }
 
-fn bytes(batch: &RecordBatch, name: &str) -> Result<column::Bytes> {
-    let column = batch.column_by_name(name).ok_or_else(|| {
-        let schema = batch.schema();
-        let names: Vec<String> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
-        let message = format!("there is no column `{name}`, but {}", names.join(", "));
-        Error::new(ErrorKind::Data, "no-column", message).hint("rename the column, or correct the configs")
-    })?;
-    column::Bytes::of(column).ok_or_else(|| wrong(name, column, "text or bytes"))
-}
-
-fn wrong(name: &str, column: &ArrayRef, expected: &str) -> Error {
-    let message = format!("the column `{name}` is of `{}`, and not {expected}", column.data_type());
-    Error::new(ErrorKind::Data, "wrong-type", message)
+fn bytes(batch: &RecordBatch, name: &str) -> Result<BytesColumn> {
+    let column = batch.column_by_name(name).ok_or_else(|| no_column(batch, name))?;
+    BytesColumn::of(column).ok_or_else(|| wrong_type(name, column, "text or bytes"))
 }

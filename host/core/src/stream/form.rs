@@ -21,6 +21,11 @@ pub(super) static DOCUMENT: Form = Form {
             Content::Mapping(&DEAD_LETTER),
             "Where records go that could not be handled. Without it the first of them stops the stream.",
         ),
+        optional(
+            "alerts",
+            Content::Mapping(&ALERTS),
+            "Where it is told what somebody should look at; without it, in the log only.",
+        ),
         optional("commit", Content::Mapping(&COMMIT), "How the source learns what is done."),
         optional("metrics", Content::Mapping(&METRICS), "Where its metrics are served; without it, nowhere."),
         optional("decode", Content::Mappings(&DECODE, 0), "What the records go through first, from top to bottom."),
@@ -144,6 +149,18 @@ pub(super) static DEAD_LETTER: Form = Form {
         ),
         optional("timeout_s", TIMEOUT, "How long its confirmation is waited for, in seconds; 5 by default."),
     ],
+};
+
+pub(super) static ALERTS: Form = Form {
+    what: "`alerts`",
+    about: "Where it is told what somebody should look at: that the source cannot be reached, that what handles records keeps \
+            failing, that nobody takes dead letters, that the stream has stopped.",
+    keys: &[required(
+        "topic",
+        TOPIC,
+        "The topic of Kafka, or the subject of JetStream, that alerts are published to, by the source's module: JSON objects \
+         with `stream`, `kind`, `message`, `times` and `at`. Of one kind one comes a minute at most.",
+    )],
 };
 
 /// A number counts as written.

@@ -42,6 +42,9 @@ pub struct Plan {
     /// Where records go that could not be handled. Without it the first of them stops the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
+    /// Where it is told what somebody should look at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<TopicName>,
     /// How often positions are committed.
     #[serde(rename = "commit_interval_s", serialize_with = "seconds")]
     pub commit_interval: Duration,

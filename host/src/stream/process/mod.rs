@@ -240,7 +240,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 event = self.said.recv() => match event.expect("it has a sender itself") {
-                    Event::Started { seat, generation, child } => self.started(seat, generation, child),
+                    Event::Started { seat, generation, child } => self.started(seat, generation, child).await,
                     Event::Said { seat, generation, said } => self.hear(seat, generation, said).await,
                 },
                 order = orders.recv() => match order {
@@ -280,7 +280,7 @@ impl Supervisor {
         self.tasks.spawn(async move { drop(say.send(Event::Started { seat, generation, child: starting.await })) });
     }
 
-    fn started(&mut self, seat: usize, generation: u64, child: Result<Connection>) {
+    async fn started(&mut self, seat: usize, generation: u64, child: Result<Connection>) {
         if self.seats[seat].generation != generation {
             return;
         }
@@ -289,6 +289,7 @@ impl Supervisor {
             Err(error) => {
                 tracing::error!("a child process does not start: {error}");
                 self.again_later(seat);
+                self.told(Told::Struggles(format!("a child process does not start: {error}"))).await;
             }
         }
     }
@@ -434,6 +435,7 @@ impl Supervisor {
         let error = up.connection.explain(death, facts);
         let hint = error.hint.as_deref().unwrap_or_default();
         tracing::error!(record = running.as_ref().map(|work| work.payload.name()), "{error}; {hint}");
+        self.told(Told::Struggles(format!("{error}; {hint}"))).await;
         if let Some(work) = running {
             let result = Err(if up.stuck { self.stuck(&work) } else { error });
             self.told(Told::Handled { work, result, took: up.since.elapsed() }).await;

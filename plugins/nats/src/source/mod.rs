@@ -176,13 +176,11 @@ impl StreamSource for JetStreamSource {
     }
 
     async fn publish(&self, records: Frame, _: &Context) -> Result<()> {
-        let mut letters = Vec::new();
-        for records in Records::read(&records).await? {
-            for record in records.iter() {
-                letters.push(Message::of_record(record)?);
-            }
-        }
-        self.connection.store_all(letters).await.map(drop)
+        self.connection.store_all(messages(&records).await?).await.map(drop)
+    }
+
+    async fn announce(&self, records: Frame, _: &Context) -> Result<()> {
+        self.connection.publish_all(messages(&records).await?).await.map(drop)
     }
 
     async fn close(&mut self, _: &Context) -> Result<()> {
@@ -193,6 +191,16 @@ impl StreamSource for JetStreamSource {
         }
         Ok(())
     }
+}
+
+async fn messages(records: &Frame) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    for records in Records::read(records).await? {
+        for record in records.iter() {
+            messages.push(Message::of_record(record)?);
+        }
+    }
+    Ok(messages)
 }
 
 fn kind(verdict: Acknowledged) -> AckKind {

@@ -15,6 +15,7 @@ use crate::document::{Node, Source, Spanned, parse};
 use crate::form::configs::Schemas;
 use crate::form::fields::Fields;
 use crate::form::meta::{Meta, meta};
+use crate::name::TopicName;
 use crate::retry::Retry;
 use crate::template::Context;
 
@@ -51,6 +52,7 @@ impl<'a> Reader<'a> {
         let parallel = top.optional("parallel");
         let retry = top.optional("retry");
         let dead_letter = top.optional("dead_letter");
+        let alerts = top.optional("alerts");
         let commit = top.optional("commit");
         let metrics = top.optional("metrics");
         let decode = top.optional("decode");
@@ -64,6 +66,7 @@ impl<'a> Reader<'a> {
         let decode = decode.map_or(Some(Vec::new()), |node| self.decoders(node, &mut schemas, found));
         let retry = retry.map_or_else(usual_retry, |node| self.retry(node, found));
         let dead_letter = dead_letter.map(|node| self.dead_letter(node, found));
+        let alerts = alerts.map(|node| self.alerts(node, found));
         let commit_interval = commit.and_then(|node| self.commit(node, found));
         let metrics = metrics.map(|node| self.metrics(node, found));
         let settings = settings.map_or_else(Settings::default, |node| self.settings(node, found));
@@ -79,6 +82,7 @@ impl<'a> Reader<'a> {
             decode: decode?,
             retry,
             dead_letter: dead_letter.map_or(Some(None), |read| read.map(Some))?,
+            alerts: alerts.map_or(Some(None), |read| read.map(Some))?,
             commit_interval: commit_interval.unwrap_or(Duration::from_secs(1)),
             metrics: metrics.map_or(Some(None), |read| read.map(Some))?,
             handle: handle?,
@@ -125,6 +129,13 @@ impl<'a> Reader<'a> {
             payload: payload.unwrap_or(Payload::Full),
             timeout: timeout.unwrap_or(Duration::from_secs(5)),
         })
+    }
+
+    fn alerts(self, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<TopicName> {
+        let mut fields = Fields::of(self.source, node, &form::ALERTS, found)?;
+        let topic = fields.required("topic", found).and_then(|node| fields.name(node, "topic", found));
+        fields.finish(found);
+        topic
     }
 
     fn commit(self, node: &Spanned<Node>, found: &mut Diagnostics) -> Option<Duration> {

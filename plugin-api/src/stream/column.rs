@@ -1,4 +1,4 @@
-//! Columns of text or bytes, as whoever made the frame lays them out.
+//! Columns of text or bytes, as whoever made a frame lays them out.
 
 use std::ops::Range;
 
@@ -10,7 +10,10 @@ use arrow_schema::DataType;
 
 /// A column of text or bytes.
 #[derive(Clone, Debug)]
-pub(crate) enum Bytes {
+pub struct BytesColumn(Layout);
+
+#[derive(Clone, Debug)]
+enum Layout {
     Text(StringArray),
     LargeText(LargeStringArray),
     TextView(StringViewArray),
@@ -19,47 +22,49 @@ pub(crate) enum Bytes {
     BinaryView(BinaryViewArray),
 }
 
-impl Bytes {
-    pub(crate) fn of(column: &ArrayRef) -> Option<Self> {
-        Some(match column.data_type() {
-            DataType::Utf8 => Self::Text(column.as_string().clone()),
-            DataType::LargeUtf8 => Self::LargeText(column.as_string().clone()),
-            DataType::Utf8View => Self::TextView(column.as_string_view().clone()),
-            DataType::Binary => Self::Binary(column.as_binary().clone()),
-            DataType::LargeBinary => Self::LargeBinary(column.as_binary().clone()),
-            DataType::BinaryView => Self::BinaryView(column.as_binary_view().clone()),
+impl BytesColumn {
+    /// A column, if it holds text or bytes.
+    pub fn of(column: &ArrayRef) -> Option<Self> {
+        Some(Self(match column.data_type() {
+            DataType::Utf8 => Layout::Text(column.as_string().clone()),
+            DataType::LargeUtf8 => Layout::LargeText(column.as_string().clone()),
+            DataType::Utf8View => Layout::TextView(column.as_string_view().clone()),
+            DataType::Binary => Layout::Binary(column.as_binary().clone()),
+            DataType::LargeBinary => Layout::LargeBinary(column.as_binary().clone()),
+            DataType::BinaryView => Layout::BinaryView(column.as_binary_view().clone()),
             _ => return None,
-        })
+        }))
     }
 
     /// The value of a row, if it has one.
-    pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
-        match self {
-            Self::Text(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
-            Self::LargeText(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
-            Self::TextView(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
-            Self::Binary(column) => column.is_valid(row).then(|| column.value(row)),
-            Self::LargeBinary(column) => column.is_valid(row).then(|| column.value(row)),
-            Self::BinaryView(column) => column.is_valid(row).then(|| column.value(row)),
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        match &self.0 {
+            Layout::Text(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
+            Layout::LargeText(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
+            Layout::TextView(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
+            Layout::Binary(column) => column.is_valid(row).then(|| column.value(row)),
+            Layout::LargeBinary(column) => column.is_valid(row).then(|| column.value(row)),
+            Layout::BinaryView(column) => column.is_valid(row).then(|| column.value(row)),
         }
     }
 
     /// The value of a row as text, if it has one, and that is text.
-    pub(crate) fn text(&self, row: usize) -> Option<&str> {
+    pub fn text(&self, row: usize) -> Option<&str> {
         self.get(row).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 }
 
 /// A column of headers: lists of a name and a value.
 #[derive(Clone, Debug)]
-pub(crate) struct Headers {
+pub struct HeadersColumn {
     rows: Vec<Range<usize>>,
-    names: Bytes,
-    values: Bytes,
+    names: BytesColumn,
+    values: BytesColumn,
 }
 
-impl Headers {
-    pub(crate) fn of(column: &ArrayRef) -> Option<Self> {
+impl HeadersColumn {
+    /// A column, if it holds lists of two columns of text or bytes.
+    pub fn of(column: &ArrayRef) -> Option<Self> {
         let (mut rows, entries): (Vec<Range<usize>>, &ArrayRef) = match column.data_type() {
             DataType::List(_) => {
                 let lists = column.as_list::<i32>();
@@ -82,11 +87,11 @@ impl Headers {
         }
         let entries = entries.as_struct_opt()?;
         let [names, values] = entries.columns() else { return None };
-        Some(Self { rows, names: Bytes::of(names)?, values: Bytes::of(values)? })
+        Some(Self { rows, names: BytesColumn::of(names)?, values: BytesColumn::of(values)? })
     }
 
     /// The headers of a row.
-    pub(crate) fn get(&self, row: usize) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    pub fn get(&self, row: usize) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.rows[row].clone().map(|at| (self.names.text(at).unwrap_or_default(), self.values.get(at)))
     }
 }

@@ -1,0 +1,144 @@
+//! What somebody should look at, told through the stream's own source. Of one kind of trouble one alert goes out a minute; what
+//! comes meanwhile is counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use pype_plugin::Frame;
+use pype_plugin::stream::{NewRecord, RecordsBuilder};
+use serde_json::json;
+
+/// Of one kind so often at most.
+const AGAIN: Duration = Duration::from_secs(60);
+/// So many wait while nobody takes them; the oldest go first.
+const WAITING: usize = 16;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// The source cannot be reached.
+    Source,
+    /// What handles records keeps failing.
+    Handling,
+    /// What is done cannot be committed.
+    Commit,
+    /// Nobody takes dead letters.
+    DeadLetters,
+    /// The stream has stopped.
+    Stopped,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Handling => "handling",
+            Self::Commit => "commit",
+            Self::DeadLetters => "dead_letters",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// Alerts of a stream.
+pub(super) struct Alerts {
+    stream: String,
+    topic: String,
+    /// When each kind was told last, and how often it has come since.
+    told: BTreeMap<Trouble, (Instant, u64)>,
+    waiting: VecDeque<Alert>,
+    sending: Option<Alert>,
+}
+
+struct Alert {
+    trouble: Trouble,
+    message: String,
+    times: u64,
+    at: jiff::Timestamp,
+}
+
+impl Alerts {
+    /// None yet.
+    pub(super) fn new(stream: &str, topic: &str) -> Self {
+        let (stream, topic) = (stream.to_owned(), topic.to_owned());
+        Self { stream, topic, told: BTreeMap::new(), waiting: VecDeque::new(), sending: None }
+    }
+
+    /// Something is wrong.
+    pub(super) fn raise(&mut self, trouble: Trouble, message: String) {
+        let now = Instant::now();
+        let (since, times) = self.told.entry(trouble).or_insert((now, 0));
+        *times += 1;
+        if *times > 1 && now.duration_since(*since) < AGAIN {
+            return;
+        }
+        let alert = Alert { trouble, message, times: *times, at: jiff::Timestamp::now() };
+        (*since, *times) = (now, 1);
+        if self.waiting.len() == WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(alert);
+    }
+
+    /// The next to be published, if none is on its way.
+    pub(super) fn next(&mut self) -> Option<Frame> {
+        if self.sending.is_some() {
+            return None;
+        }
+        let alert = self.waiting.pop_front()?;
+        let Alert { trouble, message, times, at } = &alert;
+        let (stream, kind) = (&self.stream, trouble.to_string());
+        let text = json!({"stream": stream, "kind": kind, "message": message, "times": times, "at": at.to_string()});
+        let (key, text) = (self.stream.as_bytes(), text.to_string());
+        let mut record = RecordsBuilder::default();
+        let new =
+            NewRecord { topic: &self.topic, key: Some(key), value: Some(text.as_bytes()), ..NewRecord::default() };
+        record.push(new, []);
+        self.sending = Some(alert);
+        Some(record.finish_frame())
+    }
+
+    /// The one that was on its way was taken, or was not and goes out again.
+    pub(super) fn sent(&mut self, taken: bool) {
+        if let Some(alert) = self.sending.take().filter(|_| !taken) {
+            self.waiting.push_front(alert);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pype_plugin::stream::Records;
+
+    use super::*;
+
+    async fn next(alerts: &mut Alerts) -> Option<serde_json::Value> {
+        let frame = alerts.next()?;
+        let records = Records::read(&frame).await.expect("records");
+        let record = records[0].get(0);
+        assert_eq!((record.topic(), record.key()), ("alerts", Some(b"orders".as_slice())));
+        let mut told: serde_json::Value = serde_json::from_slice(record.value().expect("a value")).expect("JSON");
+        assert!(told.as_object_mut().and_then(|told| told.shift_remove("at")).is_some());
+        Some(told)
+    }
+
+    #[tokio::test]
+    async fn each_kind_is_told_once_a_minute_until_it_is_taken() {
+        let mut alerts = Alerts::new("orders", "alerts");
+        for message in ["first", "second"] {
+            alerts.raise(Trouble::Source, message.to_owned());
+        }
+        alerts.raise(Trouble::DeadLetters, "full".to_owned());
+        let first = json!({"stream": "orders", "kind": "source", "message": "first", "times": 1});
+        assert_eq!(next(&mut alerts).await, Some(first.clone()));
+        assert_eq!(next(&mut alerts).await, None, "one at a time");
+        alerts.sent(false);
+        assert_eq!(next(&mut alerts).await, Some(first));
+        alerts.sent(true);
+        let second = next(&mut alerts).await.expect("the other kind");
+        assert_eq!((&second["kind"], &second["message"]), (&json!("dead_letters"), &json!("full")));
+        alerts.sent(true);
+        assert_eq!(next(&mut alerts).await, None);
+    }
+}
