@@ -273,13 +273,6 @@ fn workers_killed_at_a_hundred_moments_lose_no_job_and_finish_each_once() {
     assert_eq!(jobs(&sandbox, &[]).len(), ids.len());
 }
 
-/// The most memory that a process has had, in bytes.
-fn peak(process: &Running) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.child.id())).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
-    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-}
-
 #[test]
 fn ten_thousand_requests_and_a_server_that_ends_among_them_are_ten_thousand_jobs() {
     const REQUESTS: usize = 10_000;
@@ -310,7 +303,7 @@ fn ten_thousand_requests_and_a_server_that_ends_among_them_are_ten_thousand_jobs
             });
         }
         wait_for("half of them", || (next.load(Ordering::Relaxed) > REQUESTS / 2).then_some(()));
-        assert!(peak(&first.process) < 300 << 20, "{} bytes", peak(&first.process));
+        assert!(first.process.peak_memory() < 300 << 20, "{} bytes", first.process.peak_memory());
         assert_eq!(first.process.interrupt(), Some(0));
         let second = start();
         *address.lock().expect("nobody panics with it") = second.address;
@@ -318,7 +311,7 @@ fn ten_thousand_requests_and_a_server_that_ends_among_them_are_ten_thousand_jobs
     });
     let done = sandbox.ok(&["jobs", "upload.yaml", "list", "--json", "-n", "20000"]);
     assert_eq!(done.out.lines().count(), REQUESTS);
-    assert!(peak(&second.process) < 300 << 20, "{} bytes", peak(&second.process));
+    assert!(second.process.peak_memory() < 300 << 20, "{} bytes", second.process.peak_memory());
     assert_eq!(second.process.interrupt(), Some(0));
 }
 

@@ -34,6 +34,11 @@ struct Topic<'s> {
 
 impl<'s> Topic<'s> {
     fn new(server: &'s Server, name: &'static str, partitions: i32) -> Self {
+        Self::set(server, name, partitions, &[])
+    }
+
+    /// A topic with these settings.
+    fn set(server: &'s Server, name: &'static str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         binary();
         for library in ["kafka", "stages", "decode"] {
@@ -41,7 +46,7 @@ impl<'s> Topic<'s> {
         }
         sandbox.register(&plugin("effects"));
         let topic = Self { server, name, partitions, sandbox };
-        topic.create(name, partitions, &[]);
+        topic.create(name, partitions, settings);
         topic
     }
 
@@ -493,6 +498,45 @@ fn holes_do_not_stall_a_stream() {
     let done = topic.effects().done();
     assert!(done.iter().all(|(_, offset)| *offset >= 5000));
     assert_eq!(done.len(), 12_000 - 2 * 5000 + 200, "what was committed, and nothing that was aborted");
+}
+
+#[test]
+fn a_compacted_topic_does_not_stall_a_stream() {
+    let Some(server) = SHARED.as_ref() else { return };
+    // The cleaner leaves the segment alone that is written to: the shortest possible time makes each batch begin another.
+    let settings = [("cleanup.policy", "compact"), ("segment.ms", "100"), ("min.cleanable.dirty.ratio", "0.01")];
+    let topic = Topic::set(server, "compacted", 2, &settings);
+    for _ in 0..4 {
+        topic.send(uniform(3000));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let there = || {
+        let consumer: BaseConsumer = topic.client().set("group.id", "look").create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..2 {
+            list.add_partition_offset("compacted", partition, Offset::Beginning).expect("an offset");
+        }
+        consumer.assign(&list).expect("assigned");
+        let mut left: BTreeMap<i32, i64> =
+            topic.positions().iter().zip(0..).map(|((_, end, _), at)| (at, *end)).collect();
+        let mut offsets = BTreeSet::new();
+        while !left.is_empty() {
+            let message = consumer.poll(PATIENCE).expect("in time").expect("a record");
+            offsets.insert((i64::from(message.partition()), message.offset()));
+            // The last record of a partition is never compacted away.
+            left.retain(|partition, end| *partition != message.partition() || *end > message.offset() + 1);
+        }
+        offsets
+    };
+    wait_for("the broker to compact the topic", || (there().len() < 6000).then_some(()));
+    topic.stream("file: effects", "");
+    let running = topic.start();
+    topic.wait_until_done();
+    assert_eq!(running.interrupt(), Some(0));
+    let effects = topic.effects();
+    assert!(effects.done().is_superset(&there()), "the rest was handled");
+    assert!(effects.done().len() < 9000, "there were holes");
+    effects.assert_order();
 }
 
 #[test]

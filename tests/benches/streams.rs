@@ -13,12 +13,13 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use pype_tests::http::request;
+use pype_tests::measure::{cpu_s, peak_memory, peer, tree, tree_cpu_s};
 use pype_tests::services::Server;
-use pype_tests::{Sandbox, artefacts, binary, plugin, repository};
+use pype_tests::{Sandbox, artefacts, binary, plugin};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -246,7 +247,7 @@ impl Bench {
             records_per_s: f64::from(count) / seconds,
             p99_ms: latencies[latencies.len() * 99 / 100],
             cpu_s: cpu_s(std::process::id()) - cpu,
-            peak_rss_mb: peak_mb(std::process::id()),
+            peak_rss_mb: mb(peak_memory(std::process::id())),
         }
     }
 
@@ -297,21 +298,15 @@ impl Bench {
             records_per_s: (metrics.done - before) as f64 / (end - first).as_secs_f64(),
             p99_ms: metrics.p99_ms,
             cpu_s: tree_cpu_s(child.0.id()) - cpu,
-            peak_rss_mb: tree(child.0.id()).into_iter().map(peak_mb).sum(),
+            peak_rss_mb: mb(tree(child.0.id()).into_iter().map(peak_memory).sum()),
         })
     }
 
     fn peer(&self, case: &Case, name: &str, concurrency: u32, count: u32) -> Result<Took, String> {
-        let output = Command::new(repository().join("tests/benches/peers/run"))
-            .args([name, &self.server.address(), topic(case), &group(), &count.to_string()])
-            .args([case.ordering.to_uppercase(), concurrency.to_string(), case.work_us.to_string()])
-            .output()
-            .expect("the repository has this script");
-        let line = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
-        let Ok(Value::Object(told)) = serde_json::from_str(&line) else {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(said.trim().lines().last().unwrap_or("it says nothing").to_owned());
-        };
+        let (broker, group, count) = (self.server.address(), group(), count.to_string());
+        let (ordering, concurrency) = (case.ordering.to_uppercase(), concurrency.to_string());
+        let work = case.work_us.to_string();
+        let told = peer(name, &[&broker, topic(case), &group, &count, &ordering, &concurrency, &work])?;
         let number = |name: &str| told.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
         Ok(Took {
             records_per_s: number("records_per_s"),
@@ -320,6 +315,10 @@ impl Bench {
             peak_rss_mb: number("peak_rss_mb"),
         })
     }
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
 }
 
 fn topic(case: &Case) -> &'static str {
@@ -394,32 +393,4 @@ impl Metrics {
         }
         Self { done: done as u64, p99_ms: p99 * 1e3 }
     }
-}
-
-/// A process and its children.
-fn tree(process: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let children: Vec<u32> =
-        children.flat_map(|text| text.split(' ').filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect();
-    std::iter::once(process).chain(children.into_iter().flat_map(tree)).collect()
-}
-
-fn tree_cpu_s(process: u32) -> f64 {
-    tree(process).into_iter().map(cpu_s).sum()
-}
-
-/// Processor seconds of a process, its own and the system's for it.
-fn cpu_s(process: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields: Vec<f64> =
-        stat.rsplit(") ").next().unwrap_or_default().split(' ').filter_map(|one| one.parse().ok()).collect();
-    // After the name come the state, which is no number, and ten numbers before these two, in hundredths.
-    fields.get(10..12).map_or(0.0, |times| times.iter().sum::<f64>() / 100.0)
-}
-
-fn peak_mb(process: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).map_or(0.0, |kb| kb / 1024.0)
 }

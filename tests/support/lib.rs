@@ -1,7 +1,9 @@
 //! What the integration tests share: the binary, plugins built as outside authors build them, and folders to run in.
 
 pub mod collector;
+pub mod events;
 pub mod http;
+pub mod measure;
 pub mod nats;
 pub mod services;
 pub mod serving;

@@ -20,21 +20,39 @@ impl Nats {
         let reader = BufReader::new(writer.try_clone().expect("a second handle"));
         let mut nats = Self { writer, reader };
         assert!(nats.line().starts_with("INFO "));
-        nats.send(b"CONNECT {\"verbose\":false}\r\nSUB answers 1\r\n");
+        nats.send(b"CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB answers 1\r\n");
         nats
     }
 
-    /// Publishes a message.
-    pub fn publish(&mut self, subject: &str, payload: &[u8]) {
-        self.send(format!("PUB {subject} {}\r\n", payload.len()).as_bytes());
-        self.send(payload);
-        self.send(b"\r\n");
+    /// Publishes a message with an id: JetStream keeps the first of those with the same.
+    pub fn publish(&mut self, subject: &str, id: &str, payload: &[u8]) {
+        self.publish_for(subject, "", id, payload);
+    }
+
+    /// Publishes a message, and waits until JetStream has it, and so all that were published before.
+    pub fn publish_and_wait(&mut self, subject: &str, id: &str, payload: &[u8]) {
+        self.publish_for(subject, "answers ", id, payload);
+        let answer = self.answer();
+        assert!(answer.get("error").is_none(), "{answer}");
+    }
+
+    fn publish_for(&mut self, subject: &str, answers: &str, id: &str, payload: &[u8]) {
+        let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
+        let all = headers.len() + payload.len();
+        let mut message = format!("HPUB {subject} {answers}{} {all}\r\n{headers}", headers.len()).into_bytes();
+        message.extend_from_slice(payload);
+        message.extend_from_slice(b"\r\n");
+        self.send(&message);
     }
 
     /// What JetStream's API answers: `STREAM.INFO.NAME`.
     pub fn ask(&mut self, request: &str, payload: &Value) -> Value {
         let payload = payload.to_string();
         self.send(format!("PUB $JS.API.{request} answers {}\r\n{payload}\r\n", payload.len()).as_bytes());
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Value {
         loop {
             let line = self.line();
             let Some(message) = line.strip_prefix("MSG ") else { continue };

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::http::{Answer, request};
+use crate::measure::peak_memory;
 use crate::{Sandbox, wait_for};
 
 /// The header of a body that is JSON.
@@ -48,6 +49,11 @@ impl Running {
     /// Waits until it has ended, and gives its exit code.
     pub fn ended(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        peak_memory(self.child.id())
     }
 
     /// Sends it a signal.

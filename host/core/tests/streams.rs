@@ -1,7 +1,7 @@
 //! The stream cases: each `tests/streams/NAME.yaml` beside the exact findings it must give, `NAME.txt`; where there are
 //! none, there is no such file.
 //!
-//! A case whose name starts with `good-` must also make a plan, which is in `NAME.plan.json`. To accept what the code says
+//! A case whose name starts with `good-` must also make a plan, which is in `NAME.plan.json`, and its picture in `NAME.mmd`. To accept what the code says
 //! now: `UPDATE_EXPECTED=1 cargo test -p pype-core --test streams`, and read the diff.
 
 mod common;
@@ -13,6 +13,8 @@ use std::sync::LazyLock;
 use jsonschema::Validator;
 use pype_core::diagnostic::{Diagnostic, Diagnostics};
 use pype_core::document::{Source, parse};
+use pype_core::graph::Graph;
+use pype_core::pipeline;
 use pype_core::stream::control::Acknowledge;
 use pype_core::stream::plan::{Handle, Plan};
 use pype_core::stream::{load_and_plan, schema, schema_with};
@@ -51,6 +53,7 @@ impl Case {
             wrong.push(format!("{}: planned: {}", self.name, planned.is_some()));
         }
         if let Some(plan) = planned {
+            self.compare("mmd", &Graph::of_stream(&plan, Some(&upload())).mermaid(), wrong);
             let plan = serde_json::to_value(plan).expect("a plan is JSON");
             self.compare("plan.json", &format!("{plan:#}\n"), wrong);
         }
@@ -82,6 +85,13 @@ fn update(path: &Path, text: &str) {
     } else if path.exists() {
         fs::remove_file(path).expect("the expectation can be removed");
     }
+}
+
+/// A pipeline, in whose place each stream is drawn that hands its records to one.
+fn upload() -> pipeline::plan::Plan {
+    let path = folder().join("pipelines/good-upload.yaml");
+    let source = Source::new("good-upload.yaml", fs::read_to_string(path).expect("a case can be read"));
+    pipeline::load_and_plan(&source, catalog(), &context()).expect("it is good").0
 }
 
 fn plan_of(name: &str) -> Plan {

@@ -1,4 +1,4 @@
-//! `pype graph`: draws a flow, with what became of a run laid over it.
+//! `pype graph`: draws a flow, with what became of a run laid over it; a pipeline; a stream.
 
 use std::fs;
 use std::io::Write;
@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use pype_core::graph::Graph;
 use pype_core::run::history::History;
-use pype_core::stream::plan::Handle;
 
 use super::Exit;
 use super::flow::FlowArgs;
@@ -16,7 +15,7 @@ use super::run::RunsFolder;
 use crate::prepare::DocumentKind;
 use crate::runs::{self, Which};
 
-/// Draws a flow or a pipeline.
+/// Draws a flow, a pipeline or a stream.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -58,13 +57,8 @@ pub(crate) fn graph(args: &GraphArgs, out: &mut dyn Write) -> Result<Exit, Failu
         }
         DocumentKind::Stream => {
             let Some(prepared) = args.flow.prepare_stream(out)? else { return Ok(Exit::Invalid) };
-            let graph = match (&prepared.plan.handle, &prepared.pipeline) {
-                (Handle::Batch(batch), _) => Graph::of(&batch.flow),
-                (Handle::Pipeline(_), pipeline) => {
-                    Graph::of_pipeline(&pipeline.as_ref().expect("it was prepared with the stream").plan)
-                }
-            };
-            draw(args, &graph, out)?;
+            let pipeline = prepared.pipeline.as_ref().map(|pipeline| &pipeline.plan);
+            draw(args, &Graph::of_stream(&prepared.plan, pipeline.map(|plan| &**plan)), out)?;
             return Ok(args.flow.exit_with(&prepared.warnings));
         }
     }

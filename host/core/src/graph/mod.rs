@@ -1,8 +1,9 @@
 //! A plan as a picture: its modules, what runs between them, and what became of it in a run.
 //!
 //! [`Graph::of`] takes it from a flow's plan, [`Graph::with`] lays a run over it, [`Graph::of_pipeline`] takes it from a
-//! pipeline's, and then there is [`Graph::mermaid`], [`Graph::dot`], [`Graph::svg`] and [`Graph::html`]. The first two leave it to other programs where things go; for the
-//! others `layout` settles that. Pictures fetch nothing, and whatever users have named is escaped.
+//! pipeline's and [`Graph::of_stream`] from a stream's, and then there is [`Graph::mermaid`], [`Graph::dot`],
+//! [`Graph::svg`] and [`Graph::html`]. The first two leave it to other programs where things go; for the others `layout`
+//! settles that. Pictures fetch nothing, and whatever users have named is escaped.
 
 mod collapse;
 mod dot;
@@ -11,6 +12,7 @@ mod layout;
 mod mark;
 mod mermaid;
 mod pipeline;
+mod stream;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -55,7 +57,7 @@ enum GroupKind {
     SubFlow,
     /// Around sub flows.
     Loop,
-    /// Of a pipeline, what runs in one place.
+    /// Of a pipeline or a stream, what runs in one place.
     Part,
 }
 
@@ -125,6 +127,27 @@ impl Graph {
         let drawn = plan.control_edges().iter().filter(|edge| edge.trigger != Trigger::Data);
         graph.edges.extend(drawn.map(|edge| Edge::control(edge, &places)));
         graph
+    }
+
+    fn titled(title: String) -> Graph {
+        Graph { title, groups: Vec::new(), boxes: Vec::new(), edges: Vec::new() }
+    }
+
+    /// One more part of a pipeline or a stream, after all others; none if it has no box.
+    fn add_part(&mut self, name: &str, boxes: impl Iterator<Item = ModuleBox>) {
+        let (group, first) = (self.groups.len(), self.boxes.len());
+        self.boxes.extend(boxes.map(|one| ModuleBox { group, ..one }));
+        if self.boxes.len() == first {
+            return;
+        }
+        self.groups.push(Group {
+            name: name.to_owned(),
+            within: None,
+            kind: GroupKind::Part,
+            boxes: (first..self.boxes.len()).collect(),
+            after: group.checked_sub(1).into_iter().collect(),
+            standing: None,
+        });
     }
 
     fn add_data(&mut self, plan: &Plan, places: &HashMap<NodeId, usize>) {
@@ -232,6 +255,10 @@ fn about(kind: ModuleKind, module: &str) -> String {
 }
 
 impl Edge {
+    fn next(from: usize, to: usize, label: String) -> Edge {
+        Edge { from, to, kind: EdgeKind::Next, label, volume: None }
+    }
+
     fn control(edge: &ControlEdge, places: &HashMap<NodeId, usize>) -> Edge {
         Edge {
             from: places[&edge.from],

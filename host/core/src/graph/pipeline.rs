@@ -1,52 +1,31 @@
 //! A pipeline as a graph: what runs in the caller, what in the background, and the boundary between them.
 
-use super::{Edge, EdgeKind, Graph, Group, GroupKind, ModuleBox, about};
+use super::{Edge, EdgeKind, Graph, ModuleBox, about};
 use crate::pipeline::plan::{Plan, Stage};
 
 impl Graph {
     /// A pipeline as it is, before any run. The dispatch runs in the caller: it leads over the boundary.
     #[must_use]
     pub fn of_pipeline(plan: &Plan) -> Graph {
-        let mut graph = Graph {
-            title: format!("{} {}", plan.name(), plan.version()),
-            groups: Vec::new(),
-            boxes: Vec::new(),
-            edges: Vec::new(),
-        };
-        graph.add_part("in the caller", &plan.stages()[..plan.resume_at()]);
-        graph.add_part("in the background", plan.after());
-        graph.edges = (1..plan.stages().len()).map(|to| Edge::next(plan, to)).collect();
+        let mut graph = Graph::titled(format!("{} {}", plan.name(), plan.version()));
+        graph.add_part("in the caller", plan.stages()[..plan.resume_at()].iter().map(ModuleBox::of_stage));
+        graph.add_part("in the background", plan.after().iter().map(ModuleBox::of_stage));
+        graph.edges = (1..plan.stages().len()).map(|to| Edge::of_stage(plan, to)).collect();
         if let Some(stage) = plan.dead_letter() {
-            graph.add_part("dead letter", std::slice::from_ref(stage));
+            graph.add_part("dead letter", std::iter::once(ModuleBox::of_stage(stage)));
             graph.edges.push(Edge::dead(plan));
         }
         graph
     }
-
-    fn add_part(&mut self, name: &str, stages: &[Stage]) {
-        if stages.is_empty() {
-            return;
-        }
-        let (group, first) = (self.groups.len(), self.boxes.len());
-        self.boxes.extend(stages.iter().map(|stage| ModuleBox::of_stage(stage, group)));
-        self.groups.push(Group {
-            name: name.to_owned(),
-            within: None,
-            kind: GroupKind::Part,
-            boxes: (first..self.boxes.len()).collect(),
-            after: group.checked_sub(1).into_iter().collect(),
-            standing: None,
-        });
-    }
 }
 
 impl ModuleBox {
-    fn of_stage(stage: &Stage, group: usize) -> ModuleBox {
+    fn of_stage(stage: &Stage) -> ModuleBox {
         ModuleBox {
             name: stage.id.to_string(),
             about: about(stage.kind(), stage.module.as_str()),
             anchor: format!("module-{}", stage.id),
-            group,
+            group: 0,
             standing: None,
         }
     }
@@ -54,14 +33,10 @@ impl ModuleBox {
 
 impl Edge {
     /// To the stage at `to` from the one before it.
-    fn next(plan: &Plan, to: usize) -> Edge {
-        let crosses = to == plan.resume_at();
-        Edge {
-            from: to - 1,
-            to,
-            kind: if crosses { EdgeKind::Boundary } else { EdgeKind::Next },
-            label: if crosses { "async boundary".to_owned() } else { String::new() },
-            volume: None,
+    fn of_stage(plan: &Plan, to: usize) -> Edge {
+        match to == plan.resume_at() {
+            true => Edge { kind: EdgeKind::Boundary, ..Edge::next(to - 1, to, "async boundary".to_owned()) },
+            false => Edge::next(to - 1, to, String::new()),
         }
     }
 
@@ -69,7 +44,7 @@ impl Edge {
     fn dead(plan: &Plan) -> Edge {
         let to = plan.stages().len();
         let label = if plan.dispatch().is_some() { "dead" } else { "failed" };
-        Edge { from: to - 1, to, kind: EdgeKind::Control, label: label.to_owned(), volume: None }
+        Edge { kind: EdgeKind::Control, ..Edge::next(to - 1, to, label.to_owned()) }
     }
 }
 
