@@ -54,7 +54,9 @@ fn each_event_is_in_exactly_one_file_whatever_is_killed() {
     let sandbox = Sandbox::new();
     let folder = sandbox.path("log");
     let target = Target { root: folder.display().to_string(), sandbox, variables: Vec::new() };
-    log_all(&target, || files(&folder).into_iter().filter(|path| !path.ends_with(".lock")).collect());
+    log_all(&target, || {
+        files(&folder).into_iter().filter(|path| path.extension().is_none_or(|end| end != "lock")).collect()
+    });
 }
 
 #[test]

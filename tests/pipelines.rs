@@ -148,6 +148,7 @@ fn what_is_wrong_with_a_request_is_said() {
     let openapi: Value = serde_json::from_str(&serving.ask("GET", "/openapi.json", &[token], b"").body).expect("JSON");
     let schema = &openapi["paths"]["/pipelines/upload"]["post"]["requestBody"]["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["file_path", "file_content"]));
+    assert_eq!(schema["properties"]["job_type"]["type"], json!(["string", "null"]), "it has a default");
 }
 
 #[test]

@@ -443,6 +443,30 @@ fn a_handler_that_crashes_or_hangs_costs_its_record_alone() {
 }
 
 #[test]
+fn a_record_that_crashes_a_decoder_costs_none_of_those_it_came_with() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let topic = Topic::new(server, "picky", 1);
+    topic.create("picky.dlq", 1, &[]);
+    topic.stream(
+        "file: effects",
+        "parallel: {engine: process, workers: 2}\nretry: {attempts: 1}\ndead_letter: {topic: picky.dlq}\n\
+         decode:\n  - {name: json_decode, configs: {required: {fields: {offset: {type: int, from: n}}}, \
+         optional: {keep: [partition]}}}\n  - {name: picky, configs: {required: {crashes_at: [57]}}}\n",
+    );
+    let producer: BaseProducer = topic.client().create().expect("a producer");
+    topic.send_values(&producer, (0..200).map(|n| (n, format!("{{\"n\": {n}}}"))));
+    producer.flush(PATIENCE).expect("they arrive");
+    let running = topic.start();
+    topic.wait_until_done();
+    assert_eq!(running.interrupt(), Some(0));
+    let expect: BTreeSet<_> = (0..200).filter(|n| *n != 57).map(|n| (0, n)).collect();
+    assert_eq!(topic.effects().done(), expect);
+    let letters = topic.letters("picky.dlq", 1);
+    assert!(letters[0]["x-error-reason"].contains("crashed with SIGSEGV"), "{letters:?}");
+    assert_eq!(letters[0]["offset"], "57");
+}
+
+#[test]
 fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     let Some(mut server) = Server::kafka() else { return };
     let (mut running, sandbox);

@@ -27,8 +27,9 @@ use pype::prepare::{Given, prepare_pipeline};
 use pype::run::LibraryServices;
 use pype::secret::Secrets;
 use pype_core::pipeline::context::Context;
-use pype_plugin::host::{Instance, LibraryFacts, NodeFacts, adopt_runtime};
+use pype_plugin::host::{Chain, Going, Instance, LibraryFacts, NodeFacts, adopt_runtime};
 use pype_plugin::queue::{JobFilter, JobState, NewJob};
+use pype_plugin::{ContextStore, Field, Next, PipelineContext, RunFacts};
 use pype_tests::{Sandbox, binary, plugin, repository, wait_for};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -105,11 +106,15 @@ impl Host {
 
     /// Opens the queue `local` alone.
     fn local(&self, path: &Path) -> Arc<Instance> {
-        let library = self.loader.load(&queues(), None).expect("it was built").library;
+        Arc::new(self.alone(&queues(), "local", &json!({ "path": path })))
+    }
+
+    /// Opens a module of a library.
+    fn alone(&self, library: &Path, module: &str, configs: &Value) -> Instance {
+        let library = self.loader.load(library, None).expect("it was built").library;
         let facts = NodeFacts { threads: 4, ..NodeFacts::default() };
-        let configs = json!({ "path": path });
-        let opening = library.open("local", &configs, &facts, self.services.clone());
-        Arc::new(self.runtime.block_on(opening).expect("the queue opens"))
+        let opening = library.open(module, configs, &facts, self.services.clone());
+        self.runtime.block_on(opening).expect("it opens")
     }
 }
 
@@ -122,8 +127,62 @@ fn context(opened: &Opened) -> Context {
     Context::from_json(opened.plan().context(), json!({ "n": 1 })).expect("it has the field")
 }
 
-/// A stage that does nothing, through the boundary: the slope between a chain of one and a longer one.
+/// The context of a run that has none.
+#[derive(Clone)]
+struct Nothing;
+
+impl ContextStore for Nothing {
+    fn facts(&self) -> RunFacts {
+        RunFacts::default()
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn get(&self, _: &str) -> Option<Field> {
+        None
+    }
+
+    fn set(&mut self, _: &str, _: Field) -> pype_plugin::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &str) -> bool {
+        false
+    }
+}
+
+/// The rest of a chain that is over.
+struct Over;
+
+impl Chain for Over {
+    fn run(self: &Arc<Self>, _: PipelineContext) -> Going {
+        Going::Over(Ok(Value::Null.into()))
+    }
+}
+
+/// What it takes to go into a stage that does nothing, from there on with the rest, and back: nanoseconds.
+fn boundary(host: &Host) -> f64 {
+    const RUNS: u32 = 200_000;
+    let (stage, over) = (host.alone(&plugin("bench"), "pass_on", &json!({})), Arc::new(Over));
+    let round = || {
+        let start = Instant::now();
+        for _ in 0..RUNS {
+            let going = stage.execute(PipelineContext::new(Nothing), Next::new(over.clone()));
+            assert!(matches!(going, Going::Over(Ok(_))));
+        }
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(RUNS)
+    };
+    let took = host.runtime.block_on(async { median((0..ROUNDS).map(|_| round())) });
+    host.runtime.block_on(stage.close()).expect("it closes");
+    took
+}
+
+/// A stage that does nothing: through the boundary alone, and with all that the host does for it, as the slope between a chain
+/// of one and a longer one.
 fn stages(host: &Host) {
+    println!("{:<44} {:>10.0} ns", "through the boundary and back", boundary(host));
     const LENGTHS: [u32; 3] = [1, 11, 51];
     const RUNS: u32 = 20_000;
     let sandbox = Sandbox::new();

@@ -1,16 +1,15 @@
 //! What somebody should look at, told through the stream's own source. Of one kind of trouble one alert goes out a minute; what
 //! comes meanwhile is counted.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::time::{Duration, Instant};
-
+use jiff::{SignedDuration, Timestamp};
 use pype_plugin::Frame;
 use pype_plugin::stream::{NewRecord, RecordsBuilder};
 use serde_json::json;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 /// Of one kind so often at most.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: SignedDuration = SignedDuration::from_secs(60);
 /// So many wait while nobody takes them; the oldest go first.
 const WAITING: usize = 16;
 
@@ -46,7 +45,7 @@ pub(super) struct Alerts {
     stream: String,
     topic: String,
     /// When each kind was told last, and how often it has come since.
-    told: BTreeMap<Trouble, (Instant, u64)>,
+    told: BTreeMap<Trouble, (Timestamp, u64)>,
     waiting: VecDeque<Alert>,
     sending: Option<Alert>,
 }
@@ -54,8 +53,9 @@ pub(super) struct Alerts {
 struct Alert {
     trouble: Trouble,
     message: String,
+    /// How often it has come, since the last of its kind was told.
     times: u64,
-    at: jiff::Timestamp,
+    at: Timestamp,
 }
 
 impl Alerts {
@@ -66,19 +66,20 @@ impl Alerts {
     }
 
     /// Something is wrong.
-    pub(super) fn raise(&mut self, trouble: Trouble, message: String) {
-        let now = Instant::now();
-        let (since, times) = self.told.entry(trouble).or_insert((now, 0));
-        *times += 1;
-        if *times > 1 && now.duration_since(*since) < AGAIN {
-            return;
-        }
-        let alert = Alert { trouble, message, times: *times, at: jiff::Timestamp::now() };
-        (*since, *times) = (now, 1);
+    pub(super) fn raise(&mut self, trouble: Trouble, message: String, now: Timestamp) {
+        let times = match self.told.get_mut(&trouble) {
+            Some((since, missed)) if now.duration_since(*since) < AGAIN => {
+                *missed += 1;
+                return;
+            }
+            Some((_, missed)) => *missed + 1,
+            None => 1,
+        };
+        self.told.insert(trouble, (now, 0));
         if self.waiting.len() == WAITING {
             self.waiting.pop_front();
         }
-        self.waiting.push_back(alert);
+        self.waiting.push_back(Alert { trouble, message, times, at: now });
     }
 
     /// The next to be published, if none is on its way.
@@ -99,9 +100,9 @@ impl Alerts {
         Some(record.finish_frame())
     }
 
-    /// The one that was on its way was taken, or was not and goes out again.
-    pub(super) fn sent(&mut self, taken: bool) {
-        if let Some(alert) = self.sending.take().filter(|_| !taken) {
+    /// What became of the one that was on its way: it was taken, or goes out again, or will never be taken.
+    pub(super) fn sent(&mut self, again: bool) {
+        if let Some(alert) = self.sending.take().filter(|_| again) {
             self.waiting.push_front(alert);
         }
     }
@@ -123,22 +124,29 @@ mod tests {
         Some(told)
     }
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_793_922_600 + second).expect("a time")
+    }
+
     #[tokio::test]
     async fn each_kind_is_told_once_a_minute_until_it_is_taken() {
         let mut alerts = Alerts::new("orders", "alerts");
-        for message in ["first", "second"] {
-            alerts.raise(Trouble::Source, message.to_owned());
+        for (second, message) in [(0, "first"), (30, "second"), (59, "third")] {
+            alerts.raise(Trouble::Source, message.to_owned(), at(second));
         }
-        alerts.raise(Trouble::DeadLetters, "full".to_owned());
+        alerts.raise(Trouble::DeadLetters, "full".to_owned(), at(59));
         let first = json!({"stream": "orders", "kind": "source", "message": "first", "times": 1});
         assert_eq!(next(&mut alerts).await, Some(first.clone()));
         assert_eq!(next(&mut alerts).await, None, "one at a time");
-        alerts.sent(false);
+        alerts.sent(true);
         assert_eq!(next(&mut alerts).await, Some(first));
-        alerts.sent(true);
-        let second = next(&mut alerts).await.expect("the other kind");
-        assert_eq!((&second["kind"], &second["message"]), (&json!("dead_letters"), &json!("full")));
-        alerts.sent(true);
+        alerts.sent(false);
+        let other = next(&mut alerts).await.expect("the other kind");
+        assert_eq!((&other["kind"], &other["message"]), (&json!("dead_letters"), &json!("full")));
+        alerts.sent(false);
         assert_eq!(next(&mut alerts).await, None);
+        alerts.raise(Trouble::Source, "fourth".to_owned(), at(70));
+        let fourth = next(&mut alerts).await.expect("a minute is over");
+        assert_eq!((&fourth["message"], &fourth["times"]), (&json!("fourth"), &json!(3)));
     }
 }

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use arrow_json::WriterBuilder;
 use arrow_json::writer::LineDelimited;
 use arrow_schema::DataType;
@@ -16,7 +15,7 @@ use pype_core::catalog::ModuleKind;
 use pype_core::name::NodeId;
 use pype_core::stream::plan::{Module, Plan};
 use pype_core::stream::{ERRORS, RECORDS};
-use pype_plugin::stream::Records;
+use pype_plugin::stream::{BytesColumn, Records};
 use pype_plugin::{Error, ErrorKind, Frame, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -92,7 +91,31 @@ impl Decoder {
 /// Decoders that are open.
 pub(super) struct Decoders {
     // Locked while a batch is decoded: modules take one at a time.
-    chain: Mutex<Chain>,
+    state: Mutex<State>,
+}
+
+struct State {
+    chain: Chain,
+    /// Modules may hold something of a batch that failed, or that nobody waited for to the end.
+    holds: bool,
+}
+
+impl State {
+    async fn decode(&mut self, frame: Frame) -> Result<(Vec<(Records, usize, String)>, Vec<Row>)> {
+        if self.holds {
+            self.chain.close().await;
+        }
+        self.holds = true;
+        let (unread, rows) = match self.chain.handle(frame).await {
+            Ok(Handled { unread, end: Some(end) }) => (unread, read(&end).await?),
+            Ok(Handled { end: None, .. }) => {
+                return Err(Error::new(ErrorKind::Internal, "missing-output", "a decoder gave no rows"));
+            }
+            Err(Failure { error, .. }) => return Err(error),
+        };
+        self.holds = false;
+        Ok((unread, rows))
+    }
 }
 
 /// What decoders have made of a batch of records.
@@ -103,7 +126,7 @@ pub(super) struct Decoded {
 }
 
 /// What decoders have made of a record.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Row {
     /// All columns but those of bytes, without nulls.
     pub(super) members: Map<String, Value>,
@@ -127,7 +150,8 @@ impl Decoders {
         let source: NodeId = pype_core::stream::SOURCE.parse().expect("it is the name of a node");
         let nodes = Decoder::nodes(decoders, (source, RECORDS.to_owned()), around, here, loader)?;
         let failed = |(stage, error)| OpenError::Stage { pipeline: stream.to_owned(), stage, error };
-        Ok(Some(Self { chain: Mutex::new(Chain::open(nodes, Some(end)).await.map_err(failed)?) }))
+        let chain = Chain::open(nodes, Some(end)).await.map_err(failed)?;
+        Ok(Some(Self { state: Mutex::new(State { chain, holds: false }) }))
     }
 
     /// Decodes records.
@@ -136,20 +160,7 @@ impl Decoders {
     /// A decoder fails, or gives something else than a row for each of them.
     pub(super) async fn decode(&self, records: &Records) -> Result<Decoded> {
         let frame = Frame::from_record_batches(records.batch().schema(), [records.batch().clone()]);
-        let mut chain = self.chain.lock().await;
-        let decoded = match chain.handle(frame).await {
-            Ok(Handled { unread, end: Some(end) }) => read(&end).await.map(|rows| (unread, rows)),
-            Ok(Handled { end: None, .. }) => {
-                Err(Error::new(ErrorKind::Internal, "missing-output", "a decoder gave no rows"))
-            }
-            Err(Failure { error, .. }) => Err(error),
-        };
-        if decoded.is_err() {
-            // What a module holds of a batch that failed must not get into the next.
-            chain.close().await;
-        }
-        drop(chain);
-        let (unread, rows) = decoded?;
+        let (unread, rows) = self.state.lock().await.decode(frame).await?;
         let why: BTreeMap<_, _> = unread.into_iter().map(|(of, row, why)| (named(&of, row), why)).collect();
         let mut next = 0..;
         let of: Vec<_> = (0..records.len())
@@ -169,7 +180,7 @@ impl Decoders {
 
     /// Closes them.
     pub(super) async fn close(&self) {
-        self.chain.lock().await.close().await;
+        self.state.lock().await.chain.close().await;
     }
 }
 
@@ -204,17 +215,18 @@ async fn read(frame: &Frame) -> Result<Vec<Row>> {
 /// Rows as members: times are texts (RFC 3339), bytes stay bytes, and what is null is not there.
 fn rows_of(batch: &RecordBatch) -> Result<Vec<Row>> {
     let schema = batch.schema();
-    let is_bytes = |at: &usize| matches!(schema.field(*at).data_type(), DataType::Binary | DataType::LargeBinary);
-    let (bytes, others): (Vec<usize>, Vec<usize>) = (0..batch.num_columns()).partition(is_bytes);
+    let bytes_of = |at: usize| {
+        let column = batch.column(at);
+        let is_text = matches!(column.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        if is_text { None } else { BytesColumn::of(column) }
+    };
+    let (bytes, others): (Vec<usize>, Vec<usize>) = (0..batch.num_columns()).partition(|at| bytes_of(*at).is_some());
     let mut rows: Vec<Row> = members(&batch.project(&others)?)?;
-    for at in bytes {
-        let (name, column) = (schema.field(at).name(), batch.column(at));
-        for (row, of) in rows.iter_mut().enumerate().filter(|(row, _)| column.is_valid(*row)) {
-            let value = match column.data_type() {
-                DataType::LargeBinary => column.as_binary::<i64>().value(row),
-                _ => column.as_binary::<i32>().value(row),
-            };
-            of.bytes.insert(name.clone(), Bytes::copy_from_slice(value));
+    for (name, column) in bytes.into_iter().filter_map(|at| Some((schema.field(at).name(), bytes_of(at)?))) {
+        for (row, of) in rows.iter_mut().enumerate() {
+            if let Some(value) = column.get(row) {
+                of.bytes.insert(name.clone(), Bytes::copy_from_slice(value));
+            }
         }
     }
     Ok(rows)
@@ -236,7 +248,9 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::types::Int64Type;
-    use arrow_array::{ArrayRef, BinaryArray, ListArray, StringArray, TimestampMicrosecondArray};
+    use arrow_array::{
+        Array, ArrayRef, BinaryArray, BinaryViewArray, ListArray, StringArray, TimestampMicrosecondArray,
+    };
     use arrow_schema::{Field, Schema, TimeUnit};
     use serde_json::json;
 
@@ -251,12 +265,14 @@ mod tests {
             Arc::new(at),
             Arc::new(BinaryArray::from(vec![None, Some(b"\xff\x00".as_slice())])),
             Arc::new(list),
+            Arc::new(BinaryViewArray::from(vec![Some(b"view".as_slice()), None])),
         ];
         let schema = Schema::new(vec![
             Field::new("text", DataType::Utf8, true),
             Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
             Field::new("raw", DataType::Binary, true),
             Field::new("list", columns[3].data_type().clone(), true),
+            Field::new("view", DataType::BinaryView, true),
         ]);
         let rows = rows_of(&RecordBatch::try_new(Arc::new(schema), columns).expect("a batch")).expect("rows");
         let members: Vec<Value> = rows.iter().map(|row| Value::Object(row.members.clone())).collect();
@@ -264,7 +280,7 @@ mod tests {
             members,
             [json!({"text": "a\nb", "at": "1970-01-01T00:00:01.500Z", "list": [1, null]}), json!({"list": []})]
         );
-        assert_eq!(rows[0].bytes, BTreeMap::new());
+        assert_eq!(rows[0].bytes, BTreeMap::from([("view".to_owned(), Bytes::from_static(b"view"))]));
         assert_eq!(rows[1].bytes["raw"], b"\xff\x00".as_slice());
     }
 }

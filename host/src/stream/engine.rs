@@ -20,6 +20,12 @@ const TASK_RECORDS: usize = 64;
 
 /// Handles records.
 pub(super) trait Handle: Send + Sync + 'static {
+    /// Does what can be done for all records at once that came with this one. What fails there is no record's fault.
+    fn prepare(&self, place: &Place) -> impl Future<Output = ()> + Send {
+        let _ = place;
+        async {}
+    }
+
     /// Handles one. It is done when this returns; `attempt` is 1 at first.
     ///
     /// # Errors

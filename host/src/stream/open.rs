@@ -27,6 +27,7 @@ use crate::clock::seed;
 use crate::loader::Loader;
 use crate::pipeline::{Here, OpenError, Opened, Surroundings, ToOpen};
 use crate::run::LibraryServices;
+use crate::secret::Redactor;
 
 /// How long a source may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
@@ -161,7 +162,11 @@ impl Opening<'_> {
     /// The owner of the stream's state; and the pipeline, if it is open in this process.
     async fn runs(self, pipeline: Option<HandledBy<'_>>) -> Result<(Runs, Option<Arc<PerRecord>>), StreamOpenError> {
         let plan = self.plan;
-        let (settings, source) = (|options| settings(plan, options), self.source.clone());
+        let mut redactor = self.around.secrets.redactor().clone();
+        if let Some(pipeline) = &pipeline {
+            redactor = redactor.and(pipeline.around.secrets.redactor());
+        }
+        let (settings, source) = (|options| settings(plan, options, redactor), self.source.clone());
         match &plan.handle {
             HandlePlan::Pipeline(per_record) => {
                 let pipeline = pipeline.expect("its caller gives the pipeline that the plan names");
@@ -297,13 +302,14 @@ fn batch_options(plan: &Plan, acknowledge: Acknowledge, rows: usize) -> Options 
     }
 }
 
-fn settings(plan: &Plan, options: Options) -> Settings {
+fn settings(plan: &Plan, options: Options, redactor: Redactor) -> Settings {
     let dead_letter = plan.dead_letter.as_ref();
     Settings {
         name: plan.name.to_string(),
         options,
         dead_letter: dead_letter.map(|letter| (letter.topic.to_string(), letter.payload == Payload::Full)),
         alerts: plan.alerts.as_ref().map(ToString::to_string),
+        redactor,
         letter_timeout: dead_letter.map_or(Duration::ZERO, |letter| letter.timeout),
         commit_every: plan.commit_interval,
         revoke_grace: plan.settings.revoke_grace,

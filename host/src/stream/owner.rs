@@ -27,6 +27,7 @@ use super::metrics::{Shown, Watched};
 use super::partitions::{Assigned, Partitions};
 use super::records::{Batch, Letter, Place, letters};
 use crate::clock::random;
+use crate::secret::Redactor;
 
 /// How long the source waits for something to happen, before it is asked again.
 const POLL: Duration = Duration::from_millis(500);
@@ -38,9 +39,13 @@ const LAST_COMMIT: Duration = Duration::from_secs(10);
 const STILL_WORKING_EVERY: Duration = Duration::from_secs(5);
 /// So often the state is shown.
 const SHOWN_EVERY: Duration = Duration::from_millis(500);
-/// How long an alert may take, and after how long it is sent again.
-const ALERT: Duration = Duration::from_secs(10);
+/// How long an alert may take: longer than a source needs to say why nobody takes it. After how long it is sent again. And how
+/// long the stream's end waits for the last ones.
+const ALERT: Duration = Duration::from_secs(40);
 const ALERT_AGAIN: Duration = Duration::from_secs(5);
+const LAST_ALERTS: Duration = Duration::from_secs(3);
+/// An attempt that fails is one too many from this one on.
+const KEEPS_FAILING: u32 = 3;
 /// So many completions are taken at a time.
 const COMPLETIONS: usize = 1024;
 
@@ -54,6 +59,8 @@ pub(super) struct Settings {
     pub(super) dead_letter: Option<(String, bool)>,
     /// The topic of alerts.
     pub(super) alerts: Option<String>,
+    /// What no alert and no dead letter says.
+    pub(super) redactor: Redactor,
     /// How long a dead letter may take.
     pub(super) letter_timeout: Duration,
     /// How often positions are committed.
@@ -97,7 +104,6 @@ enum Told {
     Published { id: WorkId, record: RecordId, result: Result<()> },
     Committed { commits: Vec<Commit>, result: Result<Vec<Committed>>, took: Duration },
     Acknowledged(Result<()>),
-    Alerted(Result<()>),
 }
 
 /// Partitions that are to be given away.
@@ -130,6 +136,8 @@ pub(super) struct Owner<E> {
     last_error: Option<String>,
     failed: Option<StreamError>,
     alerts: Option<Alerts>,
+    // One at a time; nothing waits for it but the stream's end.
+    alerting: JoinSet<Result<()>>,
     watched: Watched,
 }
 
@@ -161,6 +169,7 @@ impl<E: Engine> Owner<E> {
             last_error: None,
             failed: None,
             alerts,
+            alerting: JoinSet::new(),
             watched,
         }
     }
@@ -196,6 +205,7 @@ impl<E: Engine> Owner<E> {
                     done.drain(..).for_each(|one| self.engine_told(one));
                 }
                 Some(told) = self.tasks.join_next() => self.told(told),
+                Some(alerted) = self.alerting.join_next() => self.alerted(alerted),
                 event = &mut events, if !self.engine.is_full() => {
                     let pause = self.event(event).await;
                     events = self.next_event(pause);
@@ -252,7 +262,7 @@ impl<E: Engine> Owner<E> {
                 let text = error.to_string();
                 if self.last_error.as_ref() != Some(&text) {
                     tracing::warn!(stream = self.settings.name, "the source: {error}");
-                    self.alert(Trouble::Source, &text);
+                    self.alert(Trouble::Source, || text.clone());
                     self.last_error = Some(text);
                 }
                 return POLL_AGAIN;
@@ -267,14 +277,22 @@ impl<E: Engine> Owner<E> {
 
     fn fail(&mut self, error: StreamError) {
         if self.failed.is_none() {
-            self.alert(Trouble::Stopped, &error.to_string());
+            let mask = |error| self.settings.redactor.error(error);
+            let error = match error {
+                StreamError::Source(error) => StreamError::Source(mask(error)),
+                StreamError::Handler(error) => StreamError::Handler(mask(error)),
+                masked @ StreamError::Record { .. } => masked,
+            };
+            self.alert(Trouble::Stopped, || error.to_string());
             self.failed = Some(error);
         }
     }
 
-    fn alert(&mut self, trouble: Trouble, message: &str) {
+    /// Says that somebody should look at it, without any secret.
+    fn alert(&mut self, trouble: Trouble, message: impl FnOnce() -> String) {
         if let Some(alerts) = &mut self.alerts {
-            alerts.raise(trouble, message.to_owned());
+            let message = self.settings.redactor.text(&message()).into_owned();
+            alerts.raise(trouble, message, jiff::Timestamp::now());
         }
     }
 
@@ -282,12 +300,31 @@ impl<E: Engine> Owner<E> {
     fn publish_alert(&mut self, pause: Duration) {
         let Some(frame) = self.alerts.as_mut().and_then(Alerts::next) else { return };
         let source = self.source.clone();
-        self.tasks.spawn(async move {
+        self.alerting.spawn(async move {
             tokio::time::sleep(pause).await;
             let published = tokio::time::timeout(ALERT, source.announce(frame)).await;
-            let late = |_| Err(Error::new(ErrorKind::TimedOut, "unconfirmed", "it was not confirmed in time"));
-            Told::Alerted(published.unwrap_or_else(late))
+            let late = || {
+                let message = format!("it was not confirmed within {} s", ALERT.as_secs());
+                Err(Error::new(ErrorKind::TimedOut, "unconfirmed", message).retryable(true))
+            };
+            published.unwrap_or_else(|_| late())
         });
+    }
+
+    fn alerted(&mut self, alerted: Result<Result<()>, tokio::task::JoinError>) {
+        let lost = |lost| Err(Error::new(ErrorKind::Internal, "lost", "its task failed").caused_by(lost));
+        let again = match alerted.unwrap_or_else(lost) {
+            Ok(()) => false,
+            Err(error) => {
+                let (stream, topic) = (&self.settings.name, self.settings.alerts.as_deref());
+                let what_next = if error.retryable { "is sent again" } else { "is dropped" };
+                let hint = error.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                tracing::warn!(stream, topic, "an alert was not taken, and {what_next}: {error}{hint}");
+                error.retryable
+            }
+        };
+        self.alerts.iter_mut().for_each(|alerts| alerts.sent(again));
+        self.publish_alert(if again { ALERT_AGAIN } else { Duration::ZERO });
     }
 
     fn assigned(&mut self, assignment: Assignment) {
@@ -398,7 +435,7 @@ impl<E: Engine> Owner<E> {
             EngineTold::NotRun(work) => {
                 self.control.completed(work.id, Outcome::NotRun, self.now(), random());
             }
-            EngineTold::Struggles(message) => self.alert(Trouble::Handling, &message),
+            EngineTold::Struggles(message) => self.alert(Trouble::Handling, || message),
             EngineTold::Broken(error) => self.fail(StreamError::Handler(error)),
         }
     }
@@ -412,15 +449,19 @@ impl<E: Engine> Owner<E> {
         if settled == Settled::Done {
             self.watched.done(work.payload.age());
         }
-        let Err(error) = result else { return };
+        let Err(error) = result.map_err(|error| self.settings.redactor.error(error)) else { return };
         let (stream, record, attempt) = (&self.settings.name, work.payload.name(), work.attempt);
         match settled {
             Settled::Retry { at } => {
                 let after = at.saturating_sub(self.began.elapsed()).as_millis();
                 tracing::warn!(stream, record, attempt, "failed, and is tried again in {after} ms: {error}");
+                if attempt >= KEEPS_FAILING {
+                    self.alert(Trouble::Handling, || format!("`{record}` keeps failing, and is tried again: {error}"));
+                }
             }
             Settled::DeadLetter => {
                 tracing::error!(stream, record, attempt, "failed, and goes to the dead letters: {error}");
+                self.alert(Trouble::Handling, || format!("`{record}` failed, and goes to the dead letters: {error}"));
                 self.errors.insert(record_id(work), error);
                 self.publish(work);
             }
@@ -457,7 +498,7 @@ impl<E: Engine> Owner<E> {
             Ok(Told::Published { id, result: Err(error), .. }) => {
                 tracing::error!(stream = self.settings.name, "a dead letter was not taken, and is sent again: {error}");
                 self.control.dead_letter_failed(id, self.now(), random());
-                self.alert(Trouble::DeadLetters, &format!("a dead letter was not taken: {error}"));
+                self.alert(Trouble::DeadLetters, || format!("a dead letter was not taken: {error}"));
             }
             Ok(Told::Committed { commits, result, took }) => {
                 self.watched.committed(took);
@@ -472,13 +513,6 @@ impl<E: Engine> Owner<E> {
                         "acknowledgements may be lost, and records come again: {error}"
                     );
                 }
-            }
-            Ok(Told::Alerted(result)) => {
-                if let Err(error) = &result {
-                    tracing::warn!(stream = self.settings.name, "an alert was not taken, and is sent again: {error}");
-                }
-                self.alerts.iter_mut().for_each(|alerts| alerts.sent(result.is_ok()));
-                self.publish_alert(if result.is_ok() { Duration::ZERO } else { ALERT_AGAIN });
             }
             Err(lost) => tracing::error!(stream = self.settings.name, "a task of the stream failed: {lost}"),
         }
@@ -589,7 +623,7 @@ impl<E: Engine> Owner<E> {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::warn!(stream = self.settings.name, "the commit failed, and is tried again: {error}");
-                self.alert(Trouble::Commit, &format!("the commit failed, and is tried again: {error}"));
+                self.alert(Trouble::Commit, || format!("the commit failed, and is tried again: {error}"));
                 return commits.iter().for_each(|commit| self.control.committed(commit, false));
             }
         };
@@ -597,11 +631,12 @@ impl<E: Engine> Owner<E> {
             let partition = &self.partitions.home(commit.partition).partition;
             let answer = answers.iter().find(|answer| answer.partition == *partition);
             let error = answer.and_then(|answer| answer.error.as_ref());
-            if let Some(error) = error {
-                let (topic, partition) = (&partition.topic, partition.partition);
-                tracing::warn!(stream = self.settings.name, "the commit of {topic}/{partition} failed: {error}");
-            }
             self.control.committed(commit, answer.is_some() && error.is_none());
+            if let Some(error) = error {
+                let message = format!("the commit of {}/{} failed: {error}", partition.topic, partition.partition);
+                tracing::warn!(stream = self.settings.name, "{message}");
+                self.alert(Trouble::Commit, || message);
+            }
         }
     }
 
@@ -644,11 +679,7 @@ impl<E: Engine> Owner<E> {
     }
 
     async fn end(mut self) -> Result<StreamState, StreamError> {
-        // What did not end in time is done again by whoever reads on.
-        self.engine.abort().await;
-        while let Ok(one) = self.engine_tells.try_recv() {
-            self.engine_told(one);
-        }
+        self.abort().await;
         self.say_what_changes().await;
         let until = tokio::time::Instant::now() + LAST_COMMIT;
         while let Ok(Some(told)) = tokio::time::timeout_at(until, self.tasks.join_next()).await {
@@ -658,6 +689,7 @@ impl<E: Engine> Owner<E> {
         self.tasks.shutdown().await;
         let commits = self.control.commits();
         self.commit_and_wait(commits).await;
+        self.publish_last_alerts().await;
         let leaving = self.partitions.assigned().map(|(_, home)| home.partition.clone()).collect();
         // One that it did not ask for is none of its business.
         drop(self.source.release(leaving).await);
@@ -666,6 +698,36 @@ impl<E: Engine> Owner<E> {
             Some(error) => Err(error),
             None => Ok(self.control.state(self.now())),
         }
+    }
+
+    /// Ends what is under way: whoever reads on does it again. What becomes done meanwhile counts; the engine may wait until that
+    /// is taken.
+    async fn abort(&mut self) {
+        let mut last = Vec::new();
+        {
+            let Self { engine, engine_tells, .. } = self;
+            let mut aborted = std::pin::pin!(engine.abort());
+            loop {
+                tokio::select! {
+                    () = &mut aborted => break,
+                    Some(told) = engine_tells.recv() => last.push(told),
+                }
+            }
+            while let Ok(told) = engine_tells.try_recv() {
+                last.push(told);
+            }
+        }
+        last.into_iter().for_each(|told| self.engine_told(told));
+    }
+
+    /// Has the alerts out that wait, as far as somebody takes them soon.
+    async fn publish_last_alerts(&mut self) {
+        self.publish_alert(Duration::ZERO);
+        let until = tokio::time::Instant::now() + LAST_ALERTS;
+        while let Ok(Some(alerted)) = tokio::time::timeout_at(until, self.alerting.join_next()).await {
+            self.alerted(alerted);
+        }
+        self.alerting.shutdown().await;
     }
 
     fn show(&self) {

@@ -38,12 +38,19 @@ impl PerRecord {
 }
 
 impl Handle for PerRecord {
+    async fn prepare(&self, place: &Place) {
+        if let Some(decoders) = &self.decoders {
+            // Each record hears of it that fails.
+            drop(place.parts().0.decoded(decoders).await);
+        }
+    }
+
     async fn handle(&self, place: &Place, _: u32) -> Result<()> {
         let row = match &self.decoders {
             Some(decoders) => Some(place.decoded(decoders).await?),
             None => None,
         };
-        let context = self.mapping.context(self.opened.plan().context(), place, row)?;
+        let context = self.mapping.context(self.opened.plan().context(), place, row.as_deref())?;
         let dispatched = self.opened.plan().dispatch().is_some();
         let trace = place.record().headers().find(|(key, _)| *key == "traceparent").and_then(|(_, value)| value);
         let asked = Asked {

@@ -1,8 +1,10 @@
 //! Records as contexts of a pipeline, and as dead letters.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,17 +25,33 @@ pub(super) struct Batch {
     came: Instant,
     /// What decoders have made of them, once somebody needs it.
     decoded: OnceCell<Decoded>,
+    /// Whether somebody has tried to decode them together. If that was in vain, each is decoded alone: one of them may be poison.
+    tried: AtomicBool,
 }
 
 impl Batch {
     /// They have come now.
     pub(super) fn new(records: Records) -> Arc<Self> {
-        Arc::new(Self { records, came: Instant::now(), decoded: OnceCell::new() })
+        Arc::new(Self { records, came: Instant::now(), decoded: OnceCell::new(), tried: AtomicBool::new(false) })
     }
 
     /// The records.
     pub(super) fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// What decoders make of them together; `None` if that was in vain before.
+    ///
+    /// # Errors
+    /// A decoder fails.
+    pub(super) async fn decoded(&self, decoders: &Decoders) -> Option<Result<&Decoded>> {
+        let decode = || async {
+            match self.tried.swap(true, Ordering::Relaxed) {
+                true => Err(None),
+                false => decoders.decode(&self.records).await.map_err(Some),
+            }
+        };
+        self.decoded.get_or_try_init(decode).await.map_or_else(|why| why.map(Err), |decoded| Some(Ok(decoded)))
     }
 }
 
@@ -67,13 +85,20 @@ impl Place {
         self.batch.came.elapsed()
     }
 
-    /// What decoders make of it. All records of a batch are decoded at once.
+    /// What decoders make of it. All records of a batch are decoded at once, or, if that fails, each for itself.
     ///
     /// # Errors
-    /// It cannot be decoded, or its whole batch cannot.
-    pub(super) async fn decoded(&self, decoders: &Decoders) -> Result<&Row> {
-        let decoded = self.batch.decoded.get_or_try_init(|| decoders.decode(&self.batch.records)).await?;
-        decoded.row(self.row as usize)
+    /// It cannot be decoded.
+    pub(super) async fn decoded(&self, decoders: &Decoders) -> Result<Cow<'_, Row>> {
+        let row = self.row as usize;
+        match self.batch.decoded(decoders).await {
+            Some(Ok(decoded)) => decoded.row(row).map(Cow::Borrowed),
+            Some(Err(error)) if self.batch.records.len() == 1 => Err(error),
+            Some(Err(_)) | None => {
+                let alone = Records::try_from(&self.batch.records.batch().slice(row, 1))?;
+                decoders.decode(&alone).await?.row(0).cloned().map(Cow::Owned)
+            }
+        }
     }
 
     /// `topic/partition/offset`: the same record has the same name whenever it comes.

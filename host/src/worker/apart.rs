@@ -96,19 +96,33 @@ impl<S: HostServices> Apart<S> {
                 () = over.cancelled() => {}
             }
         });
-        let opened =
-            Opened { library: self.clone(), worker: Mutex::new(Some(worker)), closed, told: AtomicBool::new(false) };
+        let opened = Opened {
+            library: self.clone(),
+            worker: Mutex::new(Some(worker)),
+            closed,
+            told: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        };
         Ok(Instance::standing_in(opened))
     }
 
     async fn worker(&self, about: About) -> Result<Worker<S>> {
-        let idle = held(&self.idle).pop();
-        match idle {
+        match self.idle() {
             Some(worker) => {
                 worker.desk.keeper.turn_to(about);
                 Ok(worker)
             }
             None => self.start(about).await,
+        }
+    }
+
+    /// A child that has nothing to do, and is alive.
+    fn idle(&self) -> Option<Worker<S>> {
+        loop {
+            let idle = held(&self.idle).pop()?;
+            if !idle.peer.is_lost() {
+                return Some(idle);
+            }
         }
     }
 
@@ -123,8 +137,9 @@ impl<S: HostServices> Apart<S> {
             threads: self.around.threads,
             what: What::Modules { library: self.path.clone(), admitted: self.admitted.clone() },
         };
-        peer.ask(Ask::Begin(Box::new(begin)), Vec::new()).await?;
-        Ok(Worker { desk, peer })
+        let worker = Worker { desk, peer };
+        worker.peer.ask(Ask::Begin(Box::new(begin)), Vec::new()).await?;
+        Ok(worker)
     }
 
     /// Keeps a child that has nothing to do.
@@ -256,6 +271,8 @@ struct Opened<S> {
     closed: CancellationToken,
     /// Whether it has said that its process is gone.
     told: AtomicBool,
+    /// Whether somebody no longer waits for what it was asked. Its child may still hold frames of that.
+    abandoned: AtomicBool,
 }
 
 impl<S: HostServices> Opened<S> {
@@ -276,7 +293,10 @@ impl<S: HostServices> StandIn for Opened<S> {
     async fn run(&self, inputs: Vec<(String, Frame)>) -> Result<Vec<(String, Frame)>> {
         let peer = self.peer()?;
         let inputs = inputs.into_iter().map(|(port, frame)| Port { port, frame: peer.lend(frame) }).collect();
-        let outputs: Vec<Port> = self.ask(&peer, Ask::Run { inputs }).await?.read()?;
+        self.abandoned.store(true, Ordering::Relaxed);
+        let answer = self.ask(&peer, Ask::Run { inputs }).await;
+        self.abandoned.store(false, Ordering::Relaxed);
+        let outputs: Vec<Port> = answer?.read()?;
         Ok(outputs.into_iter().map(|Port { port, frame }| (port, Borrowed::frame(&peer, frame))).collect())
     }
 
@@ -293,6 +313,7 @@ impl<S: HostServices> StandIn for Opened<S> {
             worker.peer.note(Note::Cancel, Vec::new());
         }
         match worker.peer.ask(Ask::Close, Vec::new()).await {
+            Ok(_) if self.abandoned.load(Ordering::Relaxed) => {}
             Ok(_) => self.library.keep(worker),
             // There is nothing to close, and that is known.
             Err(_) if self.told.load(Ordering::Relaxed) => {}

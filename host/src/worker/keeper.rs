@@ -126,7 +126,7 @@ impl Keeper {
         let mut process = self.process.lock().await;
         let id = process.id();
         let how = process.end(PATIENCE).await;
-        let printed = if self.ending.load(Ordering::Relaxed) { String::new() } else { process.last_words() };
+        let printed = if self.ending.load(Ordering::Relaxed) { String::new() } else { process.last_words().await };
         Death { id, how, printed }
     }
 

@@ -105,7 +105,12 @@ impl Service for Modules {
                 let open = held(&self.open).take();
                 let Some(open) = open else { return Ok(Answer::default()) };
                 let _turn = open.turn.lock().await;
-                open.instance.close().await.map(|()| Answer::default())
+                let closed = open.instance.close().await;
+                // What it has said belongs to it, and not to the module after it.
+                let log = self.ready().log.clone();
+                let flushed = tokio::task::spawn_blocking(move || log.flush()).await;
+                flushed.map_err(|lost| Error::cancelled().caused_by(lost))?;
+                closed.map(|()| Answer::default())
             }
             _ => Err(super::not_asked()),
         }
@@ -133,7 +138,7 @@ impl Service for Modules {
 
     /// Without its host a child is of no use to anybody.
     async fn lost(&self) -> Error {
-        std::process::exit(0)
+        crate::child::leave()
     }
 }
 

@@ -114,7 +114,7 @@ impl Peer {
         self.lost.get().is_some()
     }
 
-    /// How many messages wait to be written.
+    /// How many messages are not written yet.
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
@@ -264,11 +264,9 @@ impl Drop for Asked {
 async fn write_all(mut writing: OwnedWriteHalf, mut messages: mpsc::UnboundedReceiver<Message>, peer: Weak<Peer>) {
     let mut outgoing = Outgoing::default();
     while let Some(first) = messages.recv().await {
-        let mut next = Some(first);
+        let (mut next, mut count) = (Some(first), 0);
         while let Some(message) = next {
-            if let Some(peer) = peer.upgrade() {
-                peer.queued.fetch_sub(1, Ordering::Relaxed);
-            }
+            count += 1;
             if outgoing.push(&mut writing, &message).await.is_err() {
                 // The other side is gone, which the reader finds too.
                 return;
@@ -277,6 +275,9 @@ async fn write_all(mut writing: OwnedWriteHalf, mut messages: mpsc::UnboundedRec
         }
         if outgoing.flush(&mut writing).await.is_err() {
             return;
+        }
+        if let Some(peer) = peer.upgrade() {
+            peer.queued.fetch_sub(count, Ordering::Relaxed);
         }
     }
 }

@@ -17,8 +17,10 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 
 /// A child process.
 pub(super) struct Process {
-    // Given away when it is reaped.
+    // In a test there may be none.
     child: Option<Child>,
+    id: u32,
+    killed: bool,
     words: LastWords,
 }
 
@@ -45,27 +47,28 @@ impl Process {
             .process_group(0)
             .spawn()?;
         let words = LastWords::of(child.stderr.take(), heard);
-        Ok((Self { child: Some(child), words }, ours))
+        Ok((Self { id: child.id(), child: Some(child), killed: false, words }, ours))
     }
 
     /// No process: what should be in one is a thread of this.
     #[cfg(test)]
     pub(super) fn none() -> Self {
-        Self { child: None, words: LastWords::of(None::<std::process::ChildStderr>, |_| {}) }
+        Self { child: None, id: 0, killed: false, words: LastWords::of(None::<std::process::ChildStderr>, |_| {}) }
     }
 
     /// Its number.
     pub(super) fn id(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.id
     }
 
     /// Waits until it has ended, for so long; then it is killed. How it ended, as the end of a sentence about it.
     pub(super) async fn end(&mut self, patience: Duration) -> String {
-        let Some(child) = &mut self.child else { return "was ended".to_owned() };
         let until = tokio::time::Instant::now() + patience;
         let mut pause = LOOKS.0;
         loop {
+            let Some(child) = &mut self.child else { return "was ended".to_owned() };
             match child.try_wait() {
+                Ok(Some(_)) if self.killed => return "was killed by pype".to_owned(),
                 Ok(Some(status)) => return child::how(status),
                 Ok(None) if tokio::time::Instant::now() < until => tokio::time::sleep(pause).await,
                 Ok(None) => {
@@ -78,25 +81,28 @@ impl Process {
         }
     }
 
-    /// Ends it at once.
+    /// Ends it at once, and what it has started.
     pub(super) fn kill(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        // One that has ended already needs no more than to be asked how.
-        drop(child.kill());
+        let Some(child) = &mut self.child else { return };
         if !matches!(child.try_wait(), Ok(Some(_))) {
-            // The operating system may need a moment to take its memory back.
-            std::thread::spawn(move || child.wait());
+            child::kill_group(self.id);
+            self.killed = true;
         }
     }
 
     /// What it printed last.
-    pub(super) fn last_words(&self) -> String {
-        self.words.text()
+    pub(super) async fn last_words(&mut self) -> String {
+        self.words.text_later().await
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        let Some(mut child) = self.child.take() else { return };
+        if !matches!(child.try_wait(), Ok(Some(_))) {
+            // The operating system may need a moment to take its memory back.
+            std::thread::spawn(move || child.wait());
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -25,6 +25,8 @@ use super::peer::{Answer, Peer, Runtimes, Service};
 use super::rows::{RowsIn, RowsOut};
 use super::wire::{Ask, Begin, Note, What};
 
+/// A child whose connection is dropped has so long to end.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 /// After so long success is told though there is more to do.
 const TOLD_EVERY: Duration = Duration::from_millis(1);
 
@@ -102,7 +104,7 @@ impl Connection {
     }
 
     fn over(keeper: Keeper, socket: UnixStream, progress: File, hear: Hear) -> Result<Self> {
-        let desk = Arc::new(Desk { keeper, hear });
+        let desk = Arc::new(Desk { keeper, hear, stage: Mutex::new(Stage::Starting) });
         let runtimes = Runtimes { io: Handle::current(), work: Handle::current() };
         let peer = Peer::start(socket, runtimes, desk.clone())?;
         Ok(Self { desk, peer, rows: None, progress })
@@ -113,6 +115,7 @@ impl Connection {
         let (rows, first) = RowsOut::begin(&records_schema())?;
         self.peer.note(Note::Handle { attempts: Vec::new() }, first);
         self.rows = Some(rows);
+        self.desk.begun()?;
         Ok(self)
     }
 
@@ -156,10 +159,41 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.let_end();
+        let desk = self.desk.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { desk.keeper.end(END_PATIENCE).await });
+        }
+    }
+}
+
 /// What hears a child.
 struct Desk {
     keeper: Keeper,
     hear: Hear,
+    // Locked for one change: either who starts it hears of its end, or whoever is to hear what it says.
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    Starting,
+    Begun,
+    Gone(Error),
+}
+
+impl Desk {
+    fn begun(&self) -> Result<()> {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*stage {
+            Stage::Gone(why) => Err(why.clone()),
+            Stage::Starting | Stage::Begun => {
+                *stage = Stage::Begun;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Service for Desk {
@@ -184,9 +218,20 @@ impl Service for Desk {
 
     async fn lost(&self) -> Error {
         let death = self.keeper.death().await;
-        let gone = super::gone(&death);
-        (self.hear)(Said::Lost(death));
-        gone
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*stage {
+            Stage::Begun => {
+                drop(stage);
+                let gone = super::gone(&death);
+                (self.hear)(Said::Lost(death));
+                gone
+            }
+            Stage::Starting | Stage::Gone(_) => {
+                let why = self.keeper.explain(death, Map::new());
+                *stage = Stage::Gone(why.clone());
+                why
+            }
+        }
     }
 }
 
@@ -251,7 +296,7 @@ impl Service for Listening {
     /// Without its host a child is of no use to anybody.
     async fn lost(&self) -> Error {
         if self.exits {
-            std::process::exit(0);
+            crate::child::leave();
         }
         self.stop.cancel();
         Error::cancelled()

@@ -154,7 +154,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: `data` came from the `Box` or the `Arc` that `release` frees, and a handle is dropped once.
+        // SAFETY: `data` came from the `Box`, the `Arc` or the seat that `release` frees, and a handle is dropped once.
         unsafe { (self.release)(self.data) }
     }
 }

@@ -27,6 +27,7 @@ unsafe impl<T: Send> Send for Seat<T> {}
 
 impl<T> Seat<T> {
     pub(crate) fn new(value: T) -> Self {
+        const { assert!(layout::<T>().size() > 0, "what takes no place cannot be allocated") };
         let place = take(layout::<T>()).cast::<T>();
         // SAFETY: the place is as large as a `T` and aligned for it, and nobody else has it.
         unsafe { place.write(value) };
@@ -131,7 +132,7 @@ impl Drop for Spare {
     }
 }
 
-fn layout<T>() -> Layout {
+const fn layout<T>() -> Layout {
     let layout = Layout::new::<T>();
     if layout.size() <= KEPT.size() && layout.align() <= KEPT.align() { KEPT } else { layout }
 }

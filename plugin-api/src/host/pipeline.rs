@@ -233,8 +233,9 @@ impl<C: Chain> NextMethods<C> {
         ctx: RawContext,
         crossed: impl Fn(Returned) -> T + Send + 'static,
     ) -> Task<T> {
+        let go_on = |chain: &Arc<C>| chain.run(PipelineContext::from_raw(ctx));
         // SAFETY: only `Next::new` pairs a handle with the vtable that calls this.
-        let run = || unsafe { handle.with_share::<C, _>(|chain| chain.run(PipelineContext::from_raw(ctx))) };
+        let run = || unsafe { handle.with_share(go_on) };
         match contain(None, run) {
             Ok(Going::Over(result)) => Task::Done(crossing(result.map(crossed))),
             Ok(Going::Later(rest)) => task(async move { rest.await.map(crossed) }),

@@ -161,6 +161,9 @@ pub struct Records {
     header_values: BinaryArray,
 }
 
+/// A batch made of rows has no more bytes: the offsets of its columns have 32 bits.
+const MOST_BYTES: usize = 1 << 30;
+
 /// A record of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -183,11 +186,12 @@ impl Records {
     }
 
     /// Rows as records to be published, all of them to `topic`, or else each to the one in the column `topic`. `value` is a
-    /// column of text or bytes; so is `key`, if it is there, and `headers` has lists of names and values.
+    /// column of text or bytes; so is `key`, if it is there, and `headers` has lists of names and values. Many bytes come in
+    /// several batches.
     ///
     /// # Errors
-    /// A column is missing, or of another type; or a row has no topic.
-    pub fn of_rows(batch: &RecordBatch, topic: Option<&str>) -> Result<Self> {
+    /// A column is missing, or of another type; or a row has no topic, or is too large.
+    pub fn of_rows(batch: &RecordBatch, topic: Option<&str>) -> Result<Vec<Self>> {
         let bytes = |name: &str| -> Result<Option<BytesColumn>> {
             let Some(column) = batch.column_by_name(name) else { return Ok(None) };
             BytesColumn::of(column).map(Some).ok_or_else(|| wrong_type(name, column, "text or bytes"))
@@ -198,7 +202,7 @@ impl Records {
             HeadersColumn::of(column).ok_or_else(|| wrong_type("headers", column, "lists of names and values"))
         });
         let headers = headers.transpose()?;
-        let mut records = RecordsBuilder::default();
+        let (mut all, mut records, mut bytes) = (Vec::new(), RecordsBuilder::default(), 0);
         for row in 0..batch.num_rows() {
             let own = topics.as_ref().and_then(|topics| topics.text(row));
             let topic = topic.or(own).ok_or_else(|| {
@@ -206,10 +210,23 @@ impl Records {
                     .hint("give it one in the column `topic`, or all of them one in the configs")
             })?;
             let (key, value) = (keys.as_ref().and_then(|keys| keys.get(row)), values.get(row));
-            let of_row = headers.iter().flat_map(|headers| headers.get(row));
-            records.push(NewRecord { topic, key, value, ..NewRecord::default() }, of_row);
+            let of_row = || headers.iter().flat_map(|headers| headers.get(row));
+            let of_headers = of_row().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
+            let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + of_headers;
+            if size > MOST_BYTES {
+                let message = format!("the row {row} has {size} bytes, and a record may have {MOST_BYTES}");
+                return Err(Error::new(ErrorKind::Data, "too-large", message)
+                    .hint("keep the bytes in a store, and pass on their name"));
+            }
+            if bytes + size > MOST_BYTES {
+                all.push(Self::try_from(&std::mem::take(&mut records).finish())?);
+                bytes = 0;
+            }
+            bytes += size;
+            records.push(NewRecord { topic, key, value, ..NewRecord::default() }, of_row());
         }
-        Self::try_from(&records.finish())
+        all.push(Self::try_from(&records.finish())?);
+        Ok(all)
     }
 
     /// How many there are.
@@ -427,10 +444,10 @@ mod tests {
         ];
         let batch = RecordBatch::try_from_iter(rows).expect("a batch");
         let records = Records::of_rows(&batch, Some("all")).expect("records");
-        let told: Vec<_> = records.iter().map(|one| (one.topic(), one.key(), one.value())).collect();
+        let told: Vec<_> = records[0].iter().map(|one| (one.topic(), one.key(), one.value())).collect();
         assert_eq!(told, [("all", None, Some(b"a".as_slice())), ("all", None, None)]);
         let own = Records::of_rows(&batch.slice(0, 1), None).expect("records");
-        assert_eq!(own.get(0).topic(), "own");
+        assert_eq!(own[0].get(0).topic(), "own");
         let code = |batch: &RecordBatch, topic| Records::of_rows(batch, topic).expect_err("refused").code;
         assert_eq!(code(&batch, None), "no-topic");
         assert_eq!(code(&batch.project(&[1, 2]).expect("two columns"), None), "no-column");

@@ -65,13 +65,13 @@ impl Producer {
     pub(crate) async fn send(&self, batches: &[Records]) -> Result<()> {
         let mut waiting = Vec::with_capacity(batches.iter().map(Records::len).sum());
         for record in batches.iter().flat_map(Records::iter) {
-            waiting.push(self.enqueue(record, record.topic()).await?);
+            waiting.push((record.topic(), self.enqueue(record, record.topic()).await?));
         }
-        for report in waiting {
+        for (topic, report) in waiting {
             let outcome = report.await.map_err(|_| {
                 Error::new(ErrorKind::Internal, "no-report", "a delivery report got lost").retryable(true)
             })?;
-            outcome.map_err(|cause| failed("publish", &cause))?;
+            outcome.map_err(|cause| not_published(topic, &cause))?;
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Producer {
                     message = back;
                     tokio::time::sleep(QUEUE_FULL_PAUSE).await;
                 }
-                Err((cause, _)) => return Err(failed(&format!("publish to `{topic}`"), &cause)),
+                Err((cause, _)) => return Err(not_published(topic, &cause)),
             }
         }
     }
@@ -96,6 +96,14 @@ impl Producer {
         if let Err(cause) = self.inner.flush(FLUSH) {
             tracing::warn!("what was to be published may not have left: {cause}");
         }
+    }
+}
+
+fn not_published(topic: &str, cause: &KafkaError) -> Error {
+    let error = failed(&format!("publish to `{topic}`"), cause);
+    match error.kind {
+        ErrorKind::NotFound => error.hint("create the topic, or correct its name"),
+        _ => error,
     }
 }
 

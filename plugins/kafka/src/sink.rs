@@ -39,7 +39,7 @@ impl Sink for KafkaSink {
         let frame = inputs.take("input")?;
         let schema = frame.arrow_schema().await?;
         while let Some(batch) = frame.next_record_batch(&schema).await? {
-            self.written.push(Records::of_rows(&batch, self.topic.as_deref())?);
+            self.written.extend(Records::of_rows(&batch, self.topic.as_deref())?);
         }
         Ok(())
     }

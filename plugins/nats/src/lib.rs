@@ -9,7 +9,7 @@
 //! | [`bucket`], [`hints`], [`name`] | where it is kept: compare-and-set, what may be due, legal keys |
 //! | [`publish`], [`subscribe`], [`subject`] | messages out and in, and where they go |
 //! | [`source`] | a stream of JetStream as a source without an end, through a durable consumer |
-//! | [`sink`], [`column`], [`send`] | rows as messages, many at a time, each confirmed |
+//! | [`sink`], [`send`] | rows as messages, many at a time, each confirmed |
 
 mod bucket;
 mod connection;

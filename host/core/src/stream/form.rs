@@ -153,8 +153,8 @@ pub(super) static DEAD_LETTER: Form = Form {
 
 pub(super) static ALERTS: Form = Form {
     what: "`alerts`",
-    about: "Where it is told what somebody should look at: that the source cannot be reached, that what handles records keeps \
-            failing, that nobody takes dead letters, that the stream has stopped.",
+    about: "Where it is told what somebody should look at: that the source cannot be reached, that records keep failing, that \
+            commits fail, that nobody takes dead letters, that the stream has stopped.",
     keys: &[required(
         "topic",
         TOPIC,

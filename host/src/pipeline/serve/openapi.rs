@@ -114,7 +114,7 @@ fn described(description: &str) -> Value {
     json!({ "description": description })
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Body {
     Json,
     Form,
@@ -144,6 +144,14 @@ fn property(field: &FieldSpec, body: Body) -> Value {
         (FieldType::Object, _) => json!({ "type": "object" }),
         (FieldType::Any, _) => json!({}),
     };
+    // What need not be there may be null as well.
+    if !field.is_required() && body == Body::Json {
+        if let Some(kinds) = property.get_mut("oneOf").and_then(Value::as_array_mut) {
+            kinds.push(json!({ "type": "null" }));
+        } else if let Some(kind) = property.get_mut("type") {
+            *kind = json!([kind.take(), "null"]);
+        }
+    }
     if let Some(description) = &field.desc {
         property["description"] = description.as_str().into();
     }

@@ -86,7 +86,15 @@ async fn open(
     let here = Here { scratch, cancel: CancellationToken::new() };
     let opened = async {
         let decoders = Decoders::open(decoders, &stream, &around, &here, loader).await?;
-        Ok((decoders, Opened::open(Arc::new(plan), &around, loader).await?))
+        match (Opened::open(Arc::new(plan), &around, loader).await, decoders) {
+            (Ok(opened), decoders) => Ok((decoders, opened)),
+            (Err(error), decoders) => {
+                if let Some(decoders) = decoders {
+                    decoders.close().await;
+                }
+                Err(error)
+            }
+        }
     };
     let failed = |error: OpenError| Error::new(ErrorKind::Unavailable, "not-open", error.to_string());
     let (decoders, opened) = opened.await.map_err(failed)?;
@@ -111,6 +119,18 @@ pub(in crate::stream) async fn handle_all(
         };
         let Some(given) = given else { break };
         let batch = Batch::new(Records::try_from(&given.records)?);
+        if given.attempts.len() > 1 {
+            // The host must know that all before are over: what crashes here is not the fault of the last of them.
+            handling.tell();
+            let first = Place::new(batch.clone(), 0);
+            let preparing = handler.prepare(&first);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                // Whether it was in time, the records find out.
+                _ = tokio::time::timeout(timeout, preparing) => {}
+            }
+        }
         for (row, attempt) in (0..).zip(given.attempts) {
             handling.begin()?;
             let place = Place::new(batch.clone(), row);

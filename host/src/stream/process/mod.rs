@@ -2,12 +2,14 @@
 //!
 //! One task, the [`Supervisor`], owns the [`Pool`] of records and children; what children say comes to it as events, one after
 //! the other. A child handles one record at a time, and says at which it is before it begins. So when it dies, that record has
-//! failed, those before it are done, and those behind it have not been touched. One that is at a record for too long is killed.
+//! failed, those before it are done, and those behind it have not been touched. If it had begun with none of them, it died of what
+//! it does for all of them at once, which is decoding: the next children get them one at a time. One that is at a record for too long is killed.
 //! In the place of a child that is gone another starts, after a while that grows while nothing else than dying is done.
 
 mod child;
 mod pool;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::pin::Pin;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pype_core::catalog::{Catalog, registry_to_json};
-use pype_core::stream::control::Work;
+use pype_core::stream::control::{Partition as Number, Work};
 use pype_core::stream::plan::{Parallel, PerRecord as PerRecordPlan, Plan};
 use pype_plugin::stream::RecordsBuilder;
 use pype_plugin::{Error, ErrorKind, Result};
@@ -94,7 +96,9 @@ impl Processes {
             tell,
             say,
             said,
-            tasks: JoinSet::new(),
+            starting: JoinSet::new(),
+            ending: JoinSet::new(),
+            alone: HashSet::new(),
             ends: false,
         };
         supervisor.start_all().await?;
@@ -174,6 +178,8 @@ struct Seat {
     generation: u64,
     /// How many in a row have died without having done anything.
     in_vain: u32,
+    /// How the child died, if that was before the supervisor knew that it was up.
+    died: Option<Death>,
 }
 
 #[derive(Default)]
@@ -214,8 +220,11 @@ struct Supervisor {
     tell: mpsc::Sender<Told>,
     say: mpsc::UnboundedSender<Event>,
     said: mpsc::UnboundedReceiver<Event>,
-    // Children that start or end. They end with the supervisor.
-    tasks: JoinSet<()>,
+    // They end with the supervisor, which waits for those that end.
+    starting: JoinSet<()>,
+    ending: JoinSet<()>,
+    /// Records in whose company a child has died that had begun none of them: they are given one at a time.
+    alone: HashSet<(Number, u64)>,
     ends: bool,
 }
 
@@ -223,12 +232,22 @@ impl Supervisor {
     /// Starts the first children.
     async fn start_all(&mut self) -> Result<()> {
         (0..self.seats.len()).for_each(|seat| self.start_one(seat));
-        for _ in 0..self.seats.len() {
+        let (mut up, mut said) = (0, Vec::new());
+        while up < self.seats.len() {
             match self.said.recv().await.expect("it has a sender itself") {
-                Event::Started { seat, child, .. } => self.is_up(seat, child?),
-                Event::Said { .. } => {}
+                Event::Started { seat, child: Ok(connection), .. } => {
+                    self.is_up(seat, connection);
+                    up += 1;
+                }
+                Event::Started { child: Err(error), .. } => {
+                    self.end().await;
+                    return Err(error);
+                }
+                early @ Event::Said { .. } => said.push(early),
             }
         }
+        // Nobody reads yet what became of records. Whoever runs this hears it again.
+        said.into_iter().for_each(|early| drop(self.say.send(early)));
         Ok(())
     }
 
@@ -249,7 +268,8 @@ impl Supervisor {
                 },
                 _ = looks.tick(), if self.works() => self.look().await,
                 () = sleep_until(again), if again.is_some() => self.start_those_due(),
-                Some(_) = self.tasks.join_next() => {}
+                Some(_) = self.starting.join_next() => {}
+                Some(_) = self.ending.join_next() => {}
             }
             (0..self.seats.len()).for_each(|seat| self.give(seat));
         }
@@ -271,13 +291,13 @@ impl Supervisor {
     fn start_one(&mut self, seat: usize) {
         let place = &mut self.seats[seat];
         place.generation += 1;
-        place.state = State::Starting;
+        (place.state, place.died) = (State::Starting, None);
         let (say, generation) = (self.say.clone(), place.generation);
         let hears = say.clone();
         // Once the supervisor is gone nobody misses it.
         let hear: Hear = Box::new(move |said| drop(hears.send(Event::Said { seat, generation, said })));
         let starting = (self.start)(seat, hear);
-        self.tasks.spawn(async move { drop(say.send(Event::Started { seat, generation, child: starting.await })) });
+        self.starting.spawn(async move { drop(say.send(Event::Started { seat, generation, child: starting.await })) });
     }
 
     async fn started(&mut self, seat: usize, generation: u64, child: Result<Connection>) {
@@ -285,7 +305,12 @@ impl Supervisor {
             return;
         }
         match child {
-            Ok(connection) => self.is_up(seat, connection),
+            Ok(connection) => {
+                self.is_up(seat, connection);
+                if let Some(death) = self.seats[seat].died.take() {
+                    self.lost(seat, death).await;
+                }
+            }
             Err(error) => {
                 tracing::error!("a child process does not start: {error}");
                 self.again_later(seat);
@@ -322,15 +347,20 @@ impl Supervisor {
         if is_idle {
             (up.since, up.working_since) = (Instant::now(), Instant::now());
         }
-        let mut records = RecordsBuilder::default();
-        for work in &works {
-            let record = work.payload.record();
-            records.push(record.to_new(), record.headers());
-        }
-        let attempts = works.iter().map(|work| work.attempt).collect();
-        if let Err(error) = up.connection.give(&records.finish(), attempts) {
-            // Its child will never begin with them, and is killed when its time is over.
-            tracing::error!("records cannot be given to a child process: {error}");
+        let is_alone = |work: &&Work<Place>| work.attempt > 1 || self.alone.remove(&(work.partition, work.offset));
+        let alone: Vec<bool> = works.iter().map(is_alone).collect();
+        let together = works.iter().zip(alone).collect::<Vec<_>>();
+        for part in together.chunk_by(|(_, one), (_, next)| !one && !next) {
+            let mut records = RecordsBuilder::default();
+            for (work, _) in part {
+                let record = work.payload.record();
+                records.push(record.to_new(), record.headers());
+            }
+            let attempts = part.iter().map(|(work, _)| work.attempt).collect();
+            if let Err(error) = up.connection.give(&records.finish(), attempts) {
+                // Its child will never begin with them, and is killed when its time is over.
+                tracing::error!("records cannot be given to a child process: {error}");
+            }
         }
     }
 
@@ -339,7 +369,7 @@ impl Supervisor {
         let Left { untouched, .. } = self.pool.leaves(seat, None);
         debug_assert!(untouched.is_empty(), "it has none in hand");
         if let State::Up(up) = std::mem::take(&mut self.seats[seat].state) {
-            self.tasks.spawn(up.connection.end(END_PATIENCE));
+            self.ending.spawn(up.connection.end(END_PATIENCE));
         }
         self.start_one(seat);
     }
@@ -412,10 +442,14 @@ impl Supervisor {
 
     /// A child has died.
     async fn lost(&mut self, seat: usize, death: Death) {
-        let State::Up(up) = std::mem::take(&mut self.seats[seat].state) else { return };
+        let state = std::mem::take(&mut self.seats[seat].state);
+        let State::Up(up) = state else {
+            (self.seats[seat].state, self.seats[seat].died) = (state, Some(death));
+            return;
+        };
         let at = up.connection.at();
         let Left { handled, running, untouched } = self.pool.leaves(seat, at.record());
-        let took = up.working_since.elapsed();
+        let (took, begun) = (up.working_since.elapsed(), running.is_some());
         // One of them may have failed, and the child not have come to say so.
         let is_all_told = at.has_told(up.failures);
         for work in handled {
@@ -441,6 +475,9 @@ impl Supervisor {
             self.told(Told::Handled { work, result, took: up.since.elapsed() }).await;
         }
         for work in untouched {
+            if !begun {
+                self.alone.insert((work.partition, work.offset));
+            }
             self.told(Told::NotRun(work)).await;
         }
     }
@@ -452,8 +489,10 @@ impl Supervisor {
     }
 
     /// Has all children end. What they are at is not done, nor what they have in hand.
-    async fn end(mut self) {
+    async fn end(&mut self) {
         self.ends = true;
+        // Whoever would have heard of them has them end.
+        self.starting.shutdown().await;
         for seat in &self.seats {
             if let State::Up(up) = &seat.state {
                 up.connection.let_end();
@@ -464,11 +503,16 @@ impl Supervisor {
             match tokio::time::timeout_at(until, self.said.recv()).await {
                 Ok(Some(Event::Said { seat, generation, said })) => self.hear(seat, generation, said).await,
                 Ok(Some(Event::Started { .. })) => {}
-                // Those that are left are killed when nobody has them any more.
                 Ok(None) | Err(_) => break,
             }
         }
-        self.tasks.shutdown().await;
+        for seat in &mut self.seats {
+            if let State::Up(up) = std::mem::take(&mut seat.state) {
+                // Its time is over.
+                self.ending.spawn(up.connection.end(Duration::ZERO));
+            }
+        }
+        while let Ok(Some(_)) = tokio::time::timeout_at(until + END_PATIENCE, self.ending.join_next()).await {}
     }
 }
 

@@ -180,6 +180,10 @@ impl StreamSource for JetStreamSource {
     }
 
     async fn announce(&self, records: Frame, _: &Context) -> Result<()> {
+        // What is published without a connection would be kept, and sent as often as it was tried.
+        if !self.connection.is_connected() {
+            return Err(self.connection.unreachable("publish an alert"));
+        }
         self.connection.publish_all(messages(&records).await?).await.map(drop)
     }
 

@@ -1,10 +1,14 @@
-//! A stage whose effects a test can look at: it writes down when it begins with a record and when it has done it.
+//! A stage whose effects a test can look at: it writes down when it begins with a record and when it has done it. And a decoder
+//! that some records crash.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
 use pype_plugin::prelude::*;
+use pype_plugin::{Frame, Inputs, Outputs};
 
 #[derive(Deserialize, JsonSchema)]
 struct Config {
@@ -105,4 +109,39 @@ impl Effect {
     }
 }
 
-export_plugin! { executes: [Effect] }
+#[derive(Deserialize, JsonSchema)]
+struct PickyConfig {
+    /// It takes its process down when there is one of these in the column `offset`.
+    crashes_at: Vec<i64>,
+}
+
+/// Gives its rows on, all or none.
+struct Picky(PickyConfig);
+
+impl Mod for Picky {
+    const NAME: &'static str = "picky";
+    const INPUTS: &'static [&'static str] = &["input"];
+    const OUTPUTS: &'static [&'static str] = &["output"];
+    type Config = PickyConfig;
+
+    async fn open(config: PickyConfig, _: &Context) -> Result<Self> {
+        Ok(Self(config))
+    }
+
+    async fn run(&mut self, mut inputs: Inputs, _: &Context) -> Result<Outputs> {
+        let frame = inputs.take("input")?;
+        let schema = frame.arrow_schema().await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = frame.next_record_batch(&schema).await? {
+            let offsets = batch["offset"].as_primitive::<Int64Type>().clone();
+            if offsets.values().iter().any(|offset| self.0.crashes_at.contains(offset)) {
+                // SAFETY: there is none; that is what the config is for.
+                unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
+            }
+            batches.push(batch);
+        }
+        Ok(Outputs::one("output", Frame::from_record_batches(schema, batches)))
+    }
+}
+
+export_plugin! { executes: [Effect], mods: [Picky] }
