@@ -365,8 +365,13 @@ impl Chaos {
         members.push(topic.start());
         topic.wait_until_done();
         drop(members);
-        let effects = topic.effects();
-        assert_eq!(effects.done().len(), sent, "each record was handled");
+        let (effects, ends) = (topic.effects(), topic.positions());
+        let done = effects.done();
+        let all =
+            (0..).zip(&ends).flat_map(|(partition, (_, end, _))| (0..*end).map(move |offset| (partition, offset)));
+        let lost: Vec<_> = all.filter(|record| !done.contains(record)).collect();
+        assert!(lost.is_empty(), "{} were not handled: {lost:?}", lost.len());
+        assert_eq!(done.len(), sent, "what was sent is what there is: {ends:?}");
         effects.assert_order();
         let begun = effects.begun();
         for (at, covered) in covered {

@@ -6,6 +6,7 @@
 //! [`BaseConsumer::split_partition_queue`]: rdkafka::consumer::BaseConsumer::split_partition_queue
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
 use std::thread;
 use std::time::Duration;
@@ -13,12 +14,11 @@ use std::time::Duration;
 use pype_plugin::stream::{NewRecord, Partition, Progressed, RecordsBuilder, StreamEvent};
 use rdkafka::Message as _;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _};
 
 use crate::config::failed;
-use crate::rebalance::{Command, Consumer, Watch};
+use crate::rebalance::{Command, Consumer, Queue};
 
 /// A batch has so many records at most.
 const BATCH_RECORDS: usize = 1000;
@@ -35,8 +35,6 @@ pub(crate) struct Reader {
     /// Where the next batch begins, so that every partition has its turn.
     turn: usize,
 }
-
-type Queue = Arc<PartitionQueue<Watch>>;
 
 impl Reader {
     pub(crate) fn new(consumer: Arc<Consumer>) -> Self {
@@ -83,7 +81,7 @@ impl Reader {
 
     /// Takes a batch from the partitions' queues; whether there was anything.
     fn read(&mut self) -> bool {
-        let mut queues: Vec<Queue> = {
+        let mut queues: Vec<Arc<Queue>> = {
             let state = self.consumer.context().state();
             state.partitions.values().filter(|one| !one.held).map(|one| one.queue.clone()).collect()
         };
@@ -119,7 +117,8 @@ impl Reader {
                 // Not known to be empty.
                 return TURN;
             }
-            match queue.poll(Duration::ZERO) {
+            match queue.inner.poll(Duration::ZERO) {
+                Some(Err(KafkaError::PartitionEOF(_))) => queue.was_at_end.store(true, Ordering::Relaxed),
                 Some(message) => self.take(message),
                 None => return taken,
             }
@@ -130,8 +129,6 @@ impl Reader {
     fn take(&mut self, message: KafkaResult<BorrowedMessage<'_>>) {
         match message {
             Ok(message) => push(&mut self.batch, &message),
-            // The statistics tell how far the log goes.
-            Err(KafkaError::PartitionEOF(_)) => {}
             Err(cause) => {
                 self.consumer.context().state().outbox.push_back(Err(failed("read", &cause)));
             }
@@ -154,7 +151,8 @@ impl Reader {
             .iter_mut()
             .filter_map(|(partition, assigned)| {
                 let news = assigned.news.take()?;
-                let position = news.read_to.filter(|_| !assigned.held);
+                let is_new = assigned.queue.was_at_end.load(Ordering::Relaxed);
+                let position = news.read_to.filter(|_| is_new && !assigned.held);
                 Some(Progressed { partition: partition.clone(), epoch: assigned.epoch, position, end: news.end })
             })
             .collect();

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
@@ -66,10 +67,18 @@ pub(crate) struct State {
 /// A partition that is ours.
 pub(crate) struct Assigned {
     pub(crate) epoch: u64,
-    pub(crate) queue: Arc<PartitionQueue<Watch>>,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) held: bool,
     /// What the statistics said last, until the host has been told.
     pub(crate) news: Option<Extent>,
+}
+
+/// What was fetched of a partition.
+pub(crate) struct Queue {
+    pub(crate) inner: PartitionQueue<Watch>,
+    /// Whether all has been read once that there was, since the partition was assigned. Until then statistics may tell of the
+    /// assignment before, and that more had been read: librdkafka goes on telling so until it fetches anew.
+    pub(crate) was_at_end: AtomicBool,
 }
 
 /// How far a log goes.
@@ -127,6 +136,7 @@ impl Watch {
             };
             let thread = self.thread.get().cloned();
             queue.set_nonempty_callback(move || thread.iter().for_each(Thread::unpark));
+            let queue = Queue { inner: queue, was_at_end: AtomicBool::new(false) };
             let mut state = self.state();
             state.last_epoch += 1;
             let epoch = state.last_epoch;
