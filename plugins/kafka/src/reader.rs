@@ -6,7 +6,6 @@
 //! [`BaseConsumer::split_partition_queue`]: rdkafka::consumer::BaseConsumer::split_partition_queue
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use rdkafka::Message as _;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::topic_partition_list::Offset;
 
 use crate::config::failed;
 use crate::rebalance::{Command, Consumer, Queue};
@@ -118,8 +118,13 @@ impl Reader {
                 return TURN;
             }
             match queue.inner.poll(Duration::ZERO) {
-                Some(Err(KafkaError::PartitionEOF(_))) => queue.was_at_end.store(true, Ordering::Relaxed),
-                Some(message) => self.take(message),
+                Some(Err(KafkaError::PartitionEOF(_))) => queue.at_end(),
+                Some(message) => {
+                    if let Ok(message) = &message {
+                        queue.read(message.offset());
+                    }
+                    self.take(message);
+                }
                 None => return taken,
             }
         }
@@ -142,20 +147,23 @@ impl Reader {
         }
     }
 
-    /// Passes on what the statistics said. The queues have been emptied since, so that what they said had been queued has been
-    /// read; not so those that are held.
+    /// Passes on how far partitions were read, and what the statistics said. The batch is in the outbox by then.
     fn tell_progress(&self) {
         let mut state = self.consumer.context().state();
-        let told: Vec<Progressed> = state
-            .partitions
-            .iter_mut()
-            .filter_map(|(partition, assigned)| {
-                let news = assigned.news.take()?;
-                let is_new = assigned.queue.was_at_end.load(Ordering::Relaxed);
-                let position = news.read_to.filter(|_| is_new && !assigned.held);
-                Some(Progressed { partition: partition.clone(), epoch: assigned.epoch, position, end: news.end })
-            })
-            .collect();
+        let mut told = Vec::new();
+        for (partition, assigned) in &mut state.partitions {
+            let Some(news) = assigned.news.take() else { continue };
+            let position = assigned.queue.next();
+            told.push(Progressed { partition: partition.clone(), epoch: assigned.epoch, position, end: news.end });
+            let again = news.read_to.filter(|_| !assigned.held).and_then(|end| assigned.queue.fetch_again(end));
+            if let Some(next) = again {
+                let (topic, offset) = (&partition.topic, Offset::Offset(next));
+                // It does not wait. While partitions change hands it may be refused: then it seems so again.
+                if self.consumer.seek(topic, partition.partition, offset, Duration::ZERO).is_err() {
+                    assigned.queue.not_asked();
+                }
+            }
+        }
         if !told.is_empty() {
             state.outbox.push_back(Ok(StreamEvent::Progress(told)));
         }

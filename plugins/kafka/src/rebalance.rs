@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
@@ -73,18 +73,64 @@ pub(crate) struct Assigned {
     pub(crate) news: Option<Extent>,
 }
 
-/// What was fetched of a partition.
+/// What was fetched of a partition, and how far it was read.
+///
+/// Behind the last record there may be offsets that never come: markers of transactions, records of those that were aborted.
+/// That there is no record before some offset is sound only if all was read up to a later end of the log: librdkafka tells of such
+/// an end ([`Extent::read_to`]), but a rebalance throws away what it has fetched, and it goes on telling for a while. So it is
+/// asked to fetch once more from the last record on: if it then comes to an end before any record, there is none.
 pub(crate) struct Queue {
     pub(crate) inner: PartitionQueue<Watch>,
-    /// Whether all has been read once that there was, since the partition was assigned. Until then statistics may tell of the
-    /// assignment before, and that more had been read: librdkafka goes on telling so until it fetches anew.
-    pub(crate) was_at_end: AtomicBool,
+    // All of them belong to the reader's thread; negative is none.
+    next: AtomicI64,
+    suspected: AtomicI64,
+    asked: AtomicI64,
+}
+
+impl Queue {
+    fn new(inner: PartitionQueue<Watch>, position: Option<i64>) -> Self {
+        let none = || AtomicI64::new(-1);
+        Self { inner, next: AtomicI64::new(position.unwrap_or(-1)), suspected: none(), asked: none() }
+    }
+
+    /// A record was read.
+    pub(crate) fn read(&self, offset: i64) {
+        self.next.store(offset + 1, Ordering::Relaxed);
+        self.suspected.store(-1, Ordering::Relaxed);
+        self.asked.store(-1, Ordering::Relaxed);
+    }
+
+    /// All has been read that there was when it was fetched.
+    pub(crate) fn at_end(&self) {
+        self.next.fetch_max(self.asked.swap(-1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The offset before which there is no record that was not read, if that is known.
+    pub(crate) fn next(&self) -> Option<i64> {
+        Some(self.next.load(Ordering::Relaxed)).filter(|next| *next >= 0)
+    }
+
+    /// From where to fetch once more, since there seems to be no record up to this end of the log. It must have seemed so twice.
+    pub(crate) fn fetch_again(&self, end: i64) -> Option<i64> {
+        let next = self.next().filter(|next| *next < end)?;
+        if self.suspected.swap(end, Ordering::Relaxed) != end {
+            return None;
+        }
+        self.suspected.store(-1, Ordering::Relaxed);
+        self.asked.store(end, Ordering::Relaxed);
+        Some(next)
+    }
+
+    /// It is not fetched once more.
+    pub(crate) fn not_asked(&self) {
+        self.asked.store(-1, Ordering::Relaxed);
+    }
 }
 
 /// How far a log goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    /// All records before it have been queued.
+    /// All records before it had been fetched, at that time.
     pub(crate) read_to: Option<i64>,
     /// One more than the last offset.
     pub(crate) end: Option<i64>,
@@ -136,17 +182,16 @@ impl Watch {
             };
             let thread = self.thread.get().cloned();
             queue.set_nonempty_callback(move || thread.iter().for_each(Thread::unpark));
-            let queue = Queue { inner: queue, was_at_end: AtomicBool::new(false) };
-            let mut state = self.state();
-            state.last_epoch += 1;
-            let epoch = state.last_epoch;
-            let assigned = Assigned { epoch, queue: Arc::new(queue), held: false, news: None };
-            state.partitions.insert(partition.clone(), assigned);
             let found = committed.find_partition(&partition.topic, partition.partition);
             let position = found.as_ref().and_then(|found| match found.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
             });
+            let mut state = self.state();
+            state.last_epoch += 1;
+            let epoch = state.last_epoch;
+            let assigned = Assigned { epoch, queue: Arc::new(Queue::new(queue, position)), held: false, news: None };
+            state.partitions.insert(partition.clone(), assigned);
             let metadata = found.as_ref().filter(|_| position.is_some()).and_then(metadata_of);
             assignments.push(Assignment { partition, epoch, position, metadata, end: None });
         }
