@@ -105,8 +105,8 @@ impl<'s> Topic<'s> {
         sent
     }
 
-    /// The records that the group's commits cover now, each with how often it has begun so far; and when that was.
-    fn covered(&self) -> (Instant, Vec<((i64, i64), usize)>) {
+    /// The records that the group's commits cover now, each with how often it has begun so far.
+    fn covered(&self) -> BTreeMap<(i64, i64), usize> {
         let positions = self.positions();
         let begun = self.effects().begun();
         let is_covered = |(partition, offset): &(i64, i64)| {
@@ -120,7 +120,7 @@ impl<'s> Topic<'s> {
             let marks = marks.map(|marks| marks.ranges().to_vec()).unwrap_or_default();
             offset < position || marks.iter().any(|range| range.contains(&number(offset)))
         };
-        (Instant::now(), begun.into_iter().filter(|(record, _)| is_covered(record)).collect())
+        begun.into_iter().filter(|(record, _)| is_covered(record)).collect()
     }
 
     /// The stream, with a pipeline whose only stage is `effect`.
@@ -344,7 +344,7 @@ impl Chaos {
                         // As with kill -9: whoever comes next finds what it had committed.
                         drop(members.remove(0));
                         kills += 1;
-                        covered.push(topic.covered());
+                        covered.push((topic.covered(), Instant::now()));
                     }
                     3 if members.len() > 1 => {
                         let leaving = members.remove(0);
@@ -374,7 +374,7 @@ impl Chaos {
         assert_eq!(done.len(), sent, "what was sent is what there is: {ends:?}");
         effects.assert_order();
         let begun = effects.begun();
-        for (at, covered) in covered {
+        for (covered, at) in covered {
             for (record, times) in covered {
                 assert_eq!(
                     begun[&record],
@@ -658,6 +658,32 @@ fn garbage_in_the_metadata_of_a_group_is_harmless() {
     topic.wait_until_done();
     assert_eq!(running.interrupt(), Some(0));
     assert_eq!(topic.effects().done().len(), 3000 - 30);
+}
+
+#[test]
+fn a_broker_that_wants_a_password_gets_it_and_who_has_the_wrong_one_is_told() {
+    let Some(server) = Server::kafka_with_passwords() else { return };
+    let topic = Topic::new(&server, "guarded", 1);
+    topic.create("guarded.dlq", 1, &[]);
+    topic.stream("file: effects, fails_at: [3]", "retry: {attempts: 1}\ndead_letter: {topic: guarded.dlq}\n");
+    topic.send(uniform(100));
+    let security =
+        "security: {protocol: sasl_plaintext, mechanism: PLAIN, username: pype, password: \"{{secret.kafka}}\"}";
+    let text = topic.sandbox.read("stream.yaml").replace(&server.address(), &server.address_to_log_in());
+    topic.sandbox.write("stream.yaml", &text.replace("optional: {", &format!("optional: {{{security}, ")));
+    let with = |password: &str| {
+        let mut command = topic.sandbox.command(&["run", "stream.yaml"]);
+        command.env("PYPE_SECRET_KAFKA", password);
+        command
+    };
+    let refused = Done::of(with("guessed").output().expect("the binary runs"));
+    refused.fails(30, &["Authentication", "check `security`"]);
+    assert!(!refused.err.contains("guessed"), "{}", refused.err);
+    let running = Running::of(&mut with("secret"));
+    topic.wait_until_done();
+    assert_eq!(running.interrupt(), Some(0));
+    assert_eq!(topic.effects().done().len(), 99);
+    assert_eq!(topic.letters("guarded.dlq", 1)[0]["offset"], "3");
 }
 
 #[test]

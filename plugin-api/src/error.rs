@@ -1,6 +1,7 @@
 //! The one error that crosses the boundary: a kind, a code, a message, its causes, and whether to try again.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,9 +50,15 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error of a module. Crosses the boundary as JSON, so both sides may add to it.
+/// An error of a module. Crosses the boundary as JSON, so both sides may add to it. It is one pointer, for a [`Result`] is moved
+/// more often than it is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Error {
+#[serde(transparent)]
+pub struct Error(Box<ErrorFacts>);
+
+/// What an [`Error`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorFacts {
     /// Its kind.
     pub kind: ErrorKind,
     /// A stable name in kebab-case, for programs: `missing-column`.
@@ -75,7 +82,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error that will not go away by itself.
     pub fn new(kind: ErrorKind, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind, code: code.into(), message: message.into(), retryable: false, causes: Vec::new(), hint: None }
+        let (code, message) = (code.into(), message.into());
+        Self(Box::new(ErrorFacts { kind, code, message, retryable: false, causes: Vec::new(), hint: None }))
+    }
+
+    /// Says it in other words.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
     }
 
     /// Says whether the same call may succeed later.
@@ -119,6 +134,20 @@ impl Error {
             Self::new(ErrorKind::Internal, "unreadable-error", format!("the other side reported `{text}`"))
                 .caused_by(cause)
         })
+    }
+}
+
+impl Deref for Error {
+    type Target = ErrorFacts;
+
+    fn deref(&self) -> &ErrorFacts {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut ErrorFacts {
+        &mut self.0
     }
 }
 

@@ -77,7 +77,7 @@ pub mod testing;
 pub use abi::{ArrowArray, ArrowSchema, FfiArrowArray, FfiArrowSchema};
 pub use context::{Artifact, CancelToken, Context, Iteration, Progress};
 pub use descriptor::RetryPolicy;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorFacts, ErrorKind, Result};
 pub use frame::*;
 pub use module::{Commit, Inputs, Mod, Outputs, Sink, Solo, Source};
 pub use pipeline::{

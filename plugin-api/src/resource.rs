@@ -68,7 +68,7 @@ fn unreadable(path: &Path, cause: std::io::Error) -> Error {
         ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
         _ => format!("cannot look at `{}`: {}", path.display(), error.message),
     };
-    Error { message, ..error }
+    error.message(message)
 }
 
 #[cfg(test)]

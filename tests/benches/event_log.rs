@@ -10,7 +10,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use pype_tests::measure::{cpu_s, peak_memory, peer};
+use pype_tests::measure::{cpu_s, mb, peer};
 use pype_tests::nats::Nats;
 use pype_tests::services::Server;
 use pype_tests::serving::Running;
@@ -56,7 +56,8 @@ fn pype(server: &Server, count: i64) {
     let mut nats = Nats::connect(&server.address());
     let (began, mut first) = (Instant::now(), None);
     // From the first message it gets until the last one is acknowledged.
-    while began.elapsed() < PATIENCE {
+    loop {
+        assert!(began.elapsed() < PATIENCE, "not all events are written");
         let info = nats.ask("CONSUMER.INFO.LOGGING.event_log", &json!({}));
         let delivered = info["delivered"]["stream_seq"].as_i64().unwrap_or(0);
         if delivered > 0 && first.is_none() {
@@ -70,6 +71,6 @@ fn pype(server: &Server, count: i64) {
     let (first, cpu) = first.expect("it got messages");
     let seconds = first.elapsed().as_secs_f64();
     let pid = running.child.id();
-    report("pype", count as f64 / seconds, cpu_s(pid) - cpu, peak_memory(pid) as f64 / (1 << 20) as f64);
+    report("pype", count as f64 / seconds, cpu_s(pid) - cpu, mb(running.peak_memory()));
     assert_eq!(running.interrupt(), Some(0));
 }

@@ -29,7 +29,8 @@ use pype::secret::Secrets;
 use pype_core::pipeline::context::Context;
 use pype_plugin::host::{Chain, Going, Instance, LibraryFacts, NodeFacts, adopt_runtime};
 use pype_plugin::queue::{JobFilter, JobState, NewJob};
-use pype_plugin::{ContextStore, Field, Next, PipelineContext, RunFacts};
+use pype_plugin::testing::Fields;
+use pype_plugin::{Next, PipelineContext};
 use pype_tests::{Sandbox, binary, plugin, repository, wait_for};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -127,32 +128,6 @@ fn context(opened: &Opened) -> Context {
     Context::from_json(opened.plan().context(), json!({ "n": 1 })).expect("it has the field")
 }
 
-/// The context of a run that has none.
-#[derive(Clone)]
-struct Nothing;
-
-impl ContextStore for Nothing {
-    fn facts(&self) -> RunFacts {
-        RunFacts::default()
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn get(&self, _: &str) -> Option<Field> {
-        None
-    }
-
-    fn set(&mut self, _: &str, _: Field) -> pype_plugin::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&mut self, _: &str) -> bool {
-        false
-    }
-}
-
 /// The rest of a chain that is over.
 struct Over;
 
@@ -169,7 +144,7 @@ fn boundary(host: &Host) -> f64 {
     let round = || {
         let start = Instant::now();
         for _ in 0..RUNS {
-            let going = stage.execute(PipelineContext::new(Nothing), Next::new(over.clone()));
+            let going = stage.execute(PipelineContext::new(Fields::default()), Next::new(over.clone()));
             assert!(matches!(going, Going::Over(Ok(_))));
         }
         start.elapsed().as_secs_f64() * 1e9 / f64::from(RUNS)

@@ -17,7 +17,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use pype_tests::http::request;
-use pype_tests::measure::{cpu_s, peak_memory, peer, tree, tree_cpu_s};
+use pype_tests::measure::{cpu_s, mb, peak_memory, peer, tree, tree_cpu_s};
 use pype_tests::services::Server;
 use pype_tests::{Sandbox, artefacts, binary, plugin};
 use rdkafka::ClientConfig;
@@ -247,7 +247,7 @@ impl Bench {
             records_per_s: f64::from(count) / seconds,
             p99_ms: latencies[latencies.len() * 99 / 100],
             cpu_s: cpu_s(std::process::id()) - cpu,
-            peak_rss_mb: mb(peak_memory(std::process::id())),
+            peak_rss_mb: mb(peak_memory(std::process::id()).expect("this runs")),
         }
     }
 
@@ -298,7 +298,7 @@ impl Bench {
             records_per_s: (metrics.done - before) as f64 / (end - first).as_secs_f64(),
             p99_ms: metrics.p99_ms,
             cpu_s: tree_cpu_s(child.0.id()) - cpu,
-            peak_rss_mb: mb(tree(child.0.id()).into_iter().map(peak_memory).sum()),
+            peak_rss_mb: mb(tree(child.0.id()).into_iter().filter_map(peak_memory).sum()),
         })
     }
 
@@ -315,10 +315,6 @@ impl Bench {
             peak_rss_mb: number("peak_rss_mb"),
         })
     }
-}
-
-fn mb(bytes: u64) -> f64 {
-    bytes as f64 / (1 << 20) as f64
 }
 
 fn topic(case: &Case) -> &'static str {

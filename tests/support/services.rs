@@ -18,6 +18,9 @@ use crate::{repository, wait_for};
 /// How to start a server on a port, with a folder.
 type Start = fn(&Path, port: u16) -> Command;
 
+/// Kafka's port for those who log in comes so long after its own.
+const TO_LOG_IN: u16 = 2;
+
 /// A server that runs, or ran.
 pub struct Server {
     start: Start,
@@ -98,19 +101,34 @@ impl Server {
     /// `LazyLock`, each with topics and groups of its own. Killed, it keeps what it has acknowledged, and needs the three
     /// seconds of its own session to be back.
     pub fn kafka() -> Option<Self> {
+        Self::kafka_that(kafka_command)
+    }
+
+    /// The same, which has another address for those who log in: as `pype`, with the password `secret` (SASL/PLAIN).
+    pub fn kafka_with_passwords() -> Option<Self> {
+        Self::kafka_that(|folder, port| {
+            let listen = |name: &str, after: u16| format!("{name}://127.0.0.1:{}", port + after);
+            let listeners = [listen("PLAINTEXT", 0), listen("CONTROLLER", 1), listen("SASL_PLAINTEXT", TO_LOG_IN)];
+            let settings = format!(
+                "listeners={}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
+                 sasl.enabled.mechanisms=PLAIN\n\
+                 listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+                 org.apache.kafka.common.security.plain.PlainLoginModule required user_pype=\"secret\";\n",
+                listeners.join(",")
+            );
+            fs::write(folder.join("more.properties"), settings).expect("settings");
+            kafka_command(folder, port)
+        })
+    }
+
+    fn kafka_that(start: Start) -> Option<Self> {
         let have = Command::new(repository().join("tests/services")).args(["have", "kafka"]).output();
         let have = have.expect("the repository has this script");
         if !have.status.success() {
             skipped(String::from_utf8_lossy(&have.stdout).trim_end());
             return None;
         }
-        let start: Start = |folder, port| {
-            let mut command = Command::new(repository().join("tests/services"));
-            command.args(["run", "kafka"]).arg(folder).arg(port.to_string());
-            // It does not live long enough for the better of Java's compilers.
-            command.arg("-XX:TieredStopAtLevel=1");
-            command
-        };
         // Metadata of no topics (version 1, correlation 7): it knows one broker, which is itself. Before that it answers
         // ApiVersions, and refuses to create topics.
         Self::started(start, |port| {
@@ -144,6 +162,11 @@ impl Server {
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same of [`Server::kafka_with_passwords`] for those who log in.
+    pub fn address_to_log_in(&self) -> String {
+        format!("127.0.0.1:{}", self.port + TO_LOG_IN)
     }
 
     /// Ends it as a power cut would.
@@ -186,6 +209,14 @@ impl Server {
         });
         Some(())
     }
+}
+
+fn kafka_command(folder: &Path, port: u16) -> Command {
+    let mut command = Command::new(repository().join("tests/services"));
+    command.args(["run", "kafka"]).arg(folder).arg(port.to_string());
+    // It does not live long enough for the better of Java's compilers.
+    command.arg("-XX:TieredStopAtLevel=1");
+    command
 }
 
 /// Says that there is no such server.

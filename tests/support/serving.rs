@@ -53,7 +53,7 @@ impl Running {
 
     /// The most memory that it has had, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        peak_memory(self.child.id())
+        peak_memory(self.child.id()).expect("it runs, and Linux tells")
     }
 
     /// Sends it a signal.

@@ -171,7 +171,7 @@ impl From<StreamError> for Failure {
     fn from(error: StreamError) -> Self {
         let failure = Self { exit: Exit::Failed, ..Self::invalid("stream", error.to_string()) };
         match error {
-            StreamError::Source(error) | StreamError::Handler(error) => match error.hint {
+            StreamError::Source(error) | StreamError::Handler(error) => match error.hint.clone() {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             },

@@ -103,9 +103,9 @@ mod tests {
     #[tokio::test]
     async fn stages_see_the_errors_of_those_behind_them() {
         let result = Chained::from_context(())
-            .chain(
-                |(), rest: Rest<(), String>| async move { Ok(rest.run(()).await.unwrap_or_else(|error| error.code)) },
-            )
+            .chain(|(), rest: Rest<(), String>| async move {
+                Ok(rest.run(()).await.unwrap_or_else(|error| error.code.clone()))
+            })
             .run(|()| async { Err(Error::new(ErrorKind::Io, "full", "the disk is full")) })
             .await;
         assert_eq!(result, Ok("full".to_owned()));

@@ -146,7 +146,7 @@ pub async fn forecast(job: &Job) -> Vec<Forecast> {
             Ok(now) => use_again(job, &turn, sub_flow, &now),
             Err(error) => match upstream_that_ran(job, &turn, sub_flow) {
                 Some(upstream) => Some(format!("`{upstream}` runs again")),
-                None => Some(error.message),
+                None => Some(error.message.clone()),
             },
         };
         if runs_because.is_some() {

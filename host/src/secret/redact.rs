@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use pype_core::run::event::{OutputInfo, RunEvent};
-use pype_plugin::Error;
+use pype_plugin::{Error, ErrorFacts};
 use serde_json::{Map, Value};
 
 const MASK: &str = "***";
@@ -125,7 +125,7 @@ impl Redactor {
 
     /// An error without them: it is written down, and told to callers.
     pub fn error(&self, mut error: Error) -> Error {
-        let Error { message, causes, hint, .. } = &mut error;
+        let ErrorFacts { message, causes, hint, .. } = &mut *error;
         for text in std::iter::once(message).chain(causes).chain(hint) {
             self.string(text);
         }

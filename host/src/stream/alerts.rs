@@ -1,12 +1,13 @@
 //! What somebody should look at, told through the stream's own source. Of one kind of trouble one alert goes out a minute; what
 //! comes meanwhile is counted.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 use pype_plugin::Frame;
 use pype_plugin::stream::{NewRecord, RecordsBuilder};
 use serde_json::json;
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 /// Of one kind so often at most.
 const AGAIN: SignedDuration = SignedDuration::from_secs(60);

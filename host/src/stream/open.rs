@@ -25,7 +25,7 @@ use super::pipeline::PerRecord;
 use super::process::{self, Processes};
 use crate::clock::seed;
 use crate::loader::Loader;
-use crate::pipeline::{Here, OpenError, Opened, Surroundings, ToOpen};
+use crate::pipeline::{Here, OpenError, Surroundings, ToOpen};
 use crate::run::LibraryServices;
 use crate::secret::Redactor;
 
@@ -180,16 +180,8 @@ impl Opening<'_> {
                 }
                 let decoders =
                     Decoders::open(decoders, plan.name.as_str(), self.around, self.here, self.loader).await?;
-                let opened = match Opened::open(pipeline.plan.clone(), pipeline.around, self.loader).await {
-                    Ok(opened) => opened,
-                    Err(error) => {
-                        if let Some(decoders) = decoders {
-                            decoders.close().await;
-                        }
-                        return Err(error.into());
-                    }
-                };
-                let handler = Arc::new(PerRecord::new(opened, decoders, &per_record.map));
+                let handler = PerRecord::open(&pipeline, decoders, &per_record.map, self.loader).await?;
+                let handler = Arc::new(handler);
                 let (engine, tells) = Tasks::new(handler.clone(), Some(timeout), max_in_flight);
                 Ok((Runs::PerRecord(Owner::new(settings(options), source, engine, tells)), Some(handler)))
             }

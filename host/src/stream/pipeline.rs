@@ -9,8 +9,11 @@ use pype_plugin::Result;
 
 use super::decode::Decoders;
 use super::engine::Handle;
+use super::open::HandledBy;
 use super::records::{Mapping, Place};
-use crate::pipeline::{Asked, Opened};
+use crate::loader::Loader;
+use crate::pipeline::{Asked, OpenError, Opened};
+use crate::run::LibraryServices;
 
 /// Runs a pipeline for each record. Where the pipeline has a dispatch, the record is done when its job is durable: one job,
 /// however often the record comes.
@@ -21,11 +24,27 @@ pub(super) struct PerRecord {
 }
 
 impl PerRecord {
-    /// A pipeline that is open, what decodes its records, and which part of a record each field of its context is.
-    #[must_use]
-    pub(super) fn new(opened: Arc<Opened>, decoders: Option<Decoders>, map: &IndexMap<FieldName, RecordPart>) -> Self {
-        let mapping = Mapping::new(opened.plan().context(), map, decoders.is_some());
-        Self { opened, decoders, mapping }
+    /// Opens a pipeline behind `decoders`, which are closed if it does not open. `map` says which part of a record each field of
+    /// its context is.
+    ///
+    /// # Errors
+    /// A library is not there or has changed, or a stage does not open.
+    pub(super) async fn open(
+        pipeline: &HandledBy<'_>,
+        decoders: Option<Decoders>,
+        map: &IndexMap<FieldName, RecordPart>,
+        loader: &Loader<LibraryServices>,
+    ) -> Result<Self, OpenError> {
+        let mapping = Mapping::new(pipeline.plan.context(), map, decoders.is_some());
+        match Opened::open(pipeline.plan.clone(), pipeline.around, loader).await {
+            Ok(opened) => Ok(Self { opened, decoders, mapping }),
+            Err(error) => {
+                if let Some(decoders) = decoders {
+                    decoders.close().await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Closes what it has opened.

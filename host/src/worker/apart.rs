@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use pype_plugin::host::{HostServices, Instance, NodeFacts, StandIn};
 use pype_plugin::{Commit, Error, ErrorKind, Frame, Resources, Result};
@@ -21,8 +20,6 @@ use super::wire::{Ask, Begin, Note, Port, What};
 use crate::loader::{Admitted, Digest, LoadError, admit};
 use crate::prepare::LibraryFile;
 
-/// How long a child that has nothing to do may take to end.
-const END_PATIENCE: Duration = Duration::from_secs(2);
 /// So many children of a library wait for their next module.
 const IDLE: usize = 8;
 
@@ -84,7 +81,7 @@ impl<S: HostServices> Apart<S> {
         let worker = self.worker(self.about(&open)).await?;
         *held(&worker.desk.services) = Some(services.clone());
         let ToOpenApart { module, configs, facts, .. } = open;
-        let ask = Ask::Open { module: module.to_owned(), config: configs.clone(), facts: facts.clone() };
+        let ask = Ask::Open { module: module.to_owned(), config: configs.clone(), facts: Box::new(facts.clone()) };
         worker.peer.ask(ask, Vec::new()).await?;
         let closed = CancellationToken::new();
         let (peer, over, cancelled) = (Arc::downgrade(&worker.peer), closed.clone(), services.until_cancelled());
@@ -194,16 +191,7 @@ struct Worker<S> {
 
 impl<S> Drop for Worker<S> {
     fn drop(&mut self) {
-        // The child ends at its leisure, for a while.
-        self.desk.keeper.let_end();
-        self.peer.note(Note::End, Vec::new());
-        let (keeper, peer) = (self.desk.keeper.clone(), self.peer.clone());
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                keeper.end(END_PATIENCE).await;
-                drop(peer);
-            });
-        }
+        self.desk.keeper.clone().let_go(self.peer.clone());
     }
 }
 

@@ -6,18 +6,21 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pype_plugin::{Error, ErrorKind};
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 
+use super::peer::Peer;
 use super::post_mortem::PostMortem;
 use super::process::Process;
+use super::wire::Note;
 use crate::observe::log::{Level, Log, Record};
 use crate::secret::Redactor;
 
-/// How long a child whose socket is closed may take to end.
+/// How long a child that nobody has, or whose socket is closed, may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many records of a child are kept for its post-mortem.
 const RECENT: usize = 200;
@@ -110,6 +113,19 @@ impl Keeper {
         self.ending.store(true, Ordering::Relaxed);
     }
 
+    /// Nobody has the child any more: it ends at its leisure, for a while.
+    pub(super) fn let_go(self: Arc<Self>, peer: Arc<Peer>) {
+        self.let_end();
+        peer.note(Note::End, Vec::new());
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                self.end(PATIENCE).await;
+                // Without the connection it would not end what it is at.
+                drop(peer);
+            });
+        }
+    }
+
     /// Waits until it has ended, for so long; then it is killed.
     pub(super) async fn end(&self, patience: Duration) {
         self.let_end();
@@ -135,12 +151,12 @@ impl Keeper {
     pub(super) fn explain(&self, death: Death, facts: Map<String, Value>) -> Error {
         let mut about = held(&self.about).clone();
         let Death { id, how, printed } = death;
-        let error = Error::new(ErrorKind::Internal, "crashed", format!("{} {how}", about.subject)).retryable(true);
+        let mut error = Error::new(ErrorKind::Internal, "crashed", format!("{} {how}", about.subject)).retryable(true);
         if self.ending.load(Ordering::Relaxed) {
             return error;
         }
         about.facts.extend(facts);
-        let error = Error { causes: last_words(&printed).into_iter().collect(), ..error };
+        error.causes.extend(last_words(&printed));
         match self.write_down(about, id, &how, printed) {
             Ok(folder) => error.hint(format!("what is known of it is in {}", folder.display())),
             Err(cause) => {

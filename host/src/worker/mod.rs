@@ -38,6 +38,7 @@ fn not_asked() -> Error {
 
 /// What whoever waits for an answer hears, when somebody else explains the death.
 fn gone(death: &Death) -> Error {
-    let error = Error::new(ErrorKind::Internal, "crashed", format!("it {}", death.how())).retryable(true);
-    Error { causes: death.last_words().into_iter().collect(), ..error }
+    let mut error = Error::new(ErrorKind::Internal, "crashed", format!("it {}", death.how())).retryable(true);
+    error.causes.extend(death.last_words());
+    error
 }

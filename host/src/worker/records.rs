@@ -25,8 +25,6 @@ use super::peer::{Answer, Peer, Runtimes, Service};
 use super::rows::{RowsIn, RowsOut};
 use super::wire::{Ask, Begin, Note, What};
 
-/// A child whose connection is dropped has so long to end.
-const END_PATIENCE: Duration = Duration::from_secs(2);
 /// After so long success is told though there is more to do.
 const TOLD_EVERY: Duration = Duration::from_millis(1);
 
@@ -104,7 +102,7 @@ impl Connection {
     }
 
     fn over(keeper: Keeper, socket: UnixStream, progress: File, hear: Hear) -> Result<Self> {
-        let desk = Arc::new(Desk { keeper, hear, stage: Mutex::new(Stage::Starting) });
+        let desk = Arc::new(Desk { keeper: Arc::new(keeper), hear, stage: Mutex::new(Stage::Starting) });
         let runtimes = Runtimes { io: Handle::current(), work: Handle::current() };
         let peer = Peer::start(socket, runtimes, desk.clone())?;
         Ok(Self { desk, peer, rows: None, progress })
@@ -161,17 +159,13 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.let_end();
-        let desk = self.desk.clone();
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { desk.keeper.end(END_PATIENCE).await });
-        }
+        self.desk.keeper.clone().let_go(self.peer.clone());
     }
 }
 
 /// What hears a child.
 struct Desk {
-    keeper: Keeper,
+    keeper: Arc<Keeper>,
     hear: Hear,
     // Locked for one change: either who starts it hears of its end, or whoever is to hear what it says.
     stage: Mutex<Stage>,
@@ -243,10 +237,13 @@ pub(crate) struct Given {
     pub(crate) attempts: Vec<u32>,
 }
 
+/// The same as it came: the number of the attempt of each, and the bytes of the records.
+type Unread = (Vec<u32>, Vec<u8>);
+
 /// The child's side.
 pub(crate) struct Handling {
     peer: Arc<Peer>,
-    given: mpsc::UnboundedReceiver<(Vec<u32>, Vec<u8>)>,
+    given: mpsc::UnboundedReceiver<Unread>,
     rows: Option<RowsIn>,
     progress: File,
     at: At,
@@ -257,7 +254,7 @@ pub(crate) struct Handling {
 /// What hears the host: records go to the task that handles them.
 pub(crate) struct Listening {
     // What waits there is bounded by the host.
-    give: mpsc::UnboundedSender<(Vec<u32>, Vec<u8>)>,
+    give: mpsc::UnboundedSender<Unread>,
     stop: CancellationToken,
     /// In a test the process goes on without its host.
     exits: bool,
@@ -265,7 +262,7 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Something that hears the host, where what it gives comes out, and what fires when the host says that it is all.
-    fn new(exits: bool) -> (Arc<Self>, mpsc::UnboundedReceiver<(Vec<u32>, Vec<u8>)>, CancellationToken) {
+    fn new(exits: bool) -> (Arc<Self>, mpsc::UnboundedReceiver<Unread>, CancellationToken) {
         let (give, given) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         (Arc::new(Self { give, stop: stop.clone(), exits }), given, stop)
@@ -315,7 +312,7 @@ pub(crate) fn start(child: Child) -> io::Result<(Working, What, Handling, Cancel
 }
 
 impl Handling {
-    fn new(peer: Arc<Peer>, given: mpsc::UnboundedReceiver<(Vec<u32>, Vec<u8>)>, progress: File) -> Self {
+    fn new(peer: Arc<Peer>, given: mpsc::UnboundedReceiver<Unread>, progress: File) -> Self {
         Self { peer, given, rows: None, progress, at: At::default(), told_at: Instant::now(), told: 0 }
     }
 

@@ -61,7 +61,7 @@ pub(super) enum Ask {
     /// Of the child: what a module reads and writes with these configs.
     Resources { module: String, config: Value },
     /// Of the child: to open a module.
-    Open { module: String, config: Value, facts: NodeFacts },
+    Open { module: String, config: Value, facts: Box<NodeFacts> },
     /// Of the child: to run what is open, with these frames of the host.
     Run { inputs: Vec<Port> },
     /// Of the child: to commit.

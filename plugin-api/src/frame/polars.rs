@@ -254,7 +254,7 @@ impl Producer for Query {
 fn scan_parquet(path: &Path) -> Result<LazyFrame> {
     let file = File::open(path).map_err(|cause| {
         let message = format!("cannot open `{}`, which has the rows of a frame: {cause}", path.display());
-        Error { message, ..Error::from(cause) }
+        Error::from(cause).message(message)
     })?;
     // Left to itself, polars looks for partitions in the path, and refuses a file without one.
     let hive_options = HiveOptions::new_disabled();

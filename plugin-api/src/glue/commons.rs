@@ -131,7 +131,7 @@ mod tests {
         drop(other);
         let Poll::Ready(Some(mut alone)) = poll(&mut waiting) else { panic!("all have left") };
         *alone.value() += 1;
-        let refused = |commons: &Commons<i32>| commons.share().err().map(|error| error.code);
+        let refused = |commons: &Commons<i32>| commons.share().err().map(|error| error.code.clone());
         assert_eq!(refused(&commons), Some("gone".into()));
         // Who gives it back has changed nothing else.
         drop(alone);

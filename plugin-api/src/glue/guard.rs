@@ -97,7 +97,7 @@ pub(crate) fn contain_service<R>(f: impl FnOnce() -> R) -> Result<R> {
 /// A call that runs author code for no node.
 #[inline]
 pub(crate) fn task<T: 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
-    begin(NO_NODE, &(), future)
+    begin(NO_NODE, &(), || Ok(future))
 }
 
 /// A call that works for the node of `context`, and keeps a clone of `owner` if it is not over at once: most are, and for
@@ -107,27 +107,39 @@ pub(crate) fn task<T: 'static>(future: impl Future<Output = Result<T>> + Send + 
 /// The context, and whatever else the future borrows with a lifetime that was made up, are there as long as the caller
 /// runs, and as long as `owner` or the future itself.
 #[inline]
-pub(crate) unsafe fn node_task<T: 'static, O: Clone + Send + 'static>(
-    context: &Context,
-    owner: &O,
-    future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Task<T> {
-    begin(context.services(), owner, future)
+pub(crate) unsafe fn node_task<T, F, O>(context: &Context, owner: &O, call: impl FnOnce() -> Result<F>) -> Task<T>
+where
+    T: 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+    O: Clone + Send + 'static,
+{
+    begin(context.services(), owner, call)
 }
 
 #[inline]
-fn begin<T: 'static, O: Clone + Send + 'static>(
-    services: *const Services,
-    owner: &O,
-    future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Task<T> {
-    let guarded = Guarded { services, future: ManuallyDrop::new(future), ended: false, owner: None };
-    let mut guarded = Seat::new(guarded);
-    let mut done = None;
-    guarded.as_mut().step(&mut TaskContext::from_waker(Waker::noop()), |result| done = Some(Task::Done(result)));
+fn begin<T, F, O>(services: *const Services, owner: &O, call: impl FnOnce() -> Result<F>) -> Task<T>
+where
+    T: 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+    O: Clone + Send + 'static,
+{
+    let (mut seat, mut done) = (None, None);
+    let begun = contain_for(services, || match call() {
+        Ok(future) => {
+            let guarded = Guarded { services, future: ManuallyDrop::new(future), ended: false, owner: None };
+            let seat = seat.insert(Seat::new(guarded));
+            let mut cx = TaskContext::from_waker(Waker::noop());
+            seat.as_mut().advance(&mut cx, |result| done = Some(Task::Done(result)));
+        }
+        Err(refused) => done = Some(Task::Done(crossing(Err(refused)))),
+    });
+    if let Err(panic) = begun {
+        return Task::Done(RResult::RErr(panicked(panic).to_json()));
+    }
     done.unwrap_or_else(|| {
-        guarded.as_mut().keep(owner.clone());
-        Task::Later(guarded.into_ffi())
+        let mut seat = seat.expect("what is not done has a future");
+        seat.as_mut().keep(owner.clone());
+        Task::Later(seat.into_ffi())
     })
 }
 
@@ -229,23 +241,18 @@ impl<F, O> Guarded<F, O> {
     /// Polls, and gives the result to `done` if there is one. It is put where it belongs at once: a result is moved in
     /// pieces of another size than it was written in, for which a processor has to wait.
     #[inline]
-    fn step<T>(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, mut done: impl FnMut(RResult<T, ErrorBytes>))
+    fn advance<T>(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, done: impl FnOnce(RResult<T, ErrorBytes>))
     where
         F: Future<Output = Result<T>>,
     {
         // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
-        let Self { services, future, ended, .. } = unsafe { self.get_unchecked_mut() };
-        let polled = contain_for(*services, || {
-            // SAFETY: as above.
-            if let Poll::Ready(result) = unsafe { Pin::new_unchecked(&mut **future) }.poll(cx) {
-                *ended = true;
-                // SAFETY: dropped once: `ended` says so to the destructor. A future that is ready is not polled again.
-                unsafe { ManuallyDrop::drop(future) };
-                done(crossing(result));
-            }
-        });
-        if let Err(panic) = polled {
-            done(RResult::RErr(panicked(panic).to_json()));
+        let Self { future, ended, .. } = unsafe { self.get_unchecked_mut() };
+        // SAFETY: as above.
+        if let Poll::Ready(result) = unsafe { Pin::new_unchecked(&mut **future) }.poll(cx) {
+            *ended = true;
+            // SAFETY: dropped once: `ended` says so to the destructor. A future that is ready is not polled again.
+            unsafe { ManuallyDrop::drop(future) };
+            done(crossing(result));
         }
     }
 }
@@ -255,8 +262,11 @@ impl<T, F: Future<Output = Result<T>>, O> Future for Guarded<F, O> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut done = Poll::Pending;
-        self.step(cx, |result| done = Poll::Ready(result));
-        done
+        let polled = contain_for(self.services, || self.advance(cx, |result| done = Poll::Ready(result)));
+        match polled {
+            Ok(()) => done,
+            Err(panic) => Poll::Ready(RResult::RErr(panicked(panic).to_json())),
+        }
     }
 }
 

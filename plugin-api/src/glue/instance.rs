@@ -129,7 +129,7 @@ pub(crate) fn open<M: AnyModule>(request: OpenRequest) -> Task<Instance> {
         Ok(Instance { handle: Handle::new(opened), vtable: Vtable::<M>::VTABLE })
     };
     // SAFETY: the future owns the other clone until it has made the instance.
-    unsafe { node_task(&node, &(), opening) }
+    unsafe { node_task(&node, &(), || Ok(opening)) }
 }
 
 /// Asks a module what it reads and writes with this config.
@@ -180,7 +180,7 @@ impl<M: AnyModule> Shared<M> {
         let opened = unsafe { &*Arc::as_ptr(&shared.0) };
         // SAFETY: the handle, which is there as long as this function, owns the instance and with it the context; so does
         // `shared`.
-        unsafe { node_task(&opened.context, shared, call(opened)) }
+        unsafe { node_task(&opened.context, shared, || Ok(call(opened))) }
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_an_error_of_the_module() {
-        let code = |config| resources(config).expect_err("it fails").code;
+        let code = |config| resources(config).expect_err("it fails").code.clone();
         assert_eq!(code(json!({})), "bad-config");
         assert_eq!(code(json!({ "inputs": ["/nowhere/x"] })), "not-found");
         let panic = resources(json!({ "inputs": [] })).expect_err("it panics");

@@ -99,12 +99,12 @@ mod tests {
         let slot = Slot::new(1);
         let mut lease = slot.lease().expect("free");
         *lease += 1;
-        assert_eq!(slot.lease().err().map(|error| error.code), Some("busy".into()));
+        assert_eq!(slot.lease().err().map(|error| error.code.clone()), Some("busy".into()));
         assert_eq!((slot.take(), slot.peek(|value| *value)), (None, None));
         drop(lease);
         assert_eq!(slot.peek(|value| *value), Some(2));
         assert_eq!(slot.take(), Some(2));
         assert!(slot.is_gone());
-        assert_eq!(slot.lease().err().map(|error| error.code), Some("gone".into()));
+        assert_eq!(slot.lease().err().map(|error| error.code.clone()), Some("gone".into()));
     }
 }

@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::commons::Commons;
+use super::commons::{Commons, Share};
 use super::instance::{config_schema, owned, read_config};
 use super::{contain, node_task, task};
 use crate::abi::{
@@ -173,7 +175,7 @@ pub(crate) fn open<M: AnyStage>(request: OpenRequest) -> Task<Instance> {
         Ok(Instance { handle: Handle::new(opened), vtable: Vtable::<M>::VTABLE })
     };
     // SAFETY: the future owns the other clone until it has made the instance.
-    unsafe { node_task(&node, &(), opening) }
+    unsafe { node_task(&node, &(), || Ok(opening)) }
 }
 
 /// Stages read and write for each run, so nothing can be told before.
@@ -197,7 +199,7 @@ impl<M> Clone for Shared<M> {
 
 impl<M: AnyStage> Shared<M> {
     /// A call on the stage behind `handle`.
-    fn task<T, F>(handle: &Handle, call: impl FnOnce(&'static Opened<M>) -> F) -> Task<T>
+    fn task<T, F>(handle: &Handle, call: impl FnOnce(&'static Opened<M>) -> Result<F>) -> Task<T>
     where
         T: 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -208,15 +210,23 @@ impl<M: AnyStage> Shared<M> {
         let opened = unsafe { &*Arc::as_ptr(&shared.0) };
         // SAFETY: the handle, which is there as long as this function, owns the stage and with it the context; so does
         // `shared`.
-        unsafe { node_task(&opened.context, shared, call(opened)) }
+        unsafe { node_task(&opened.context, shared, || call(opened)) }
     }
 }
 
 impl<M: AnyStage> Opened<M> {
-    async fn execute<T>(&'static self, ctx: RawContext, next: RawNext, crossed: fn(Returned) -> T) -> Result<T> {
-        let (ctx, next) = (PipelineContext::from_raw(ctx), Next::from_raw(next));
-        let result = self.stage.share()?.execute(ctx, next, &self.context).await?;
-        Ok(crossed(result.into()))
+    /// Written out, since what a future is made of is in it twice if it is a future itself.
+    fn execute<T: 'static>(
+        &'static self,
+        ctx: RawContext,
+        next: RawNext,
+        crossed: impl Fn(Returned) -> T + Send + 'static,
+    ) -> Result<impl Future<Output = Result<T>> + Send + 'static> {
+        let share = self.stage.share()?;
+        // SAFETY: it is seen by the future only, which is dropped before the share.
+        let stage: &'static M = unsafe { &*std::ptr::from_ref(&*share) };
+        let work = stage.execute(PipelineContext::from_raw(ctx), Next::from_raw(next), &self.context);
+        Ok(Executing { work, crossed, _share: share })
     }
 
     async fn queue(&'static self, request: Json, payload: Bytes) -> Result<QueueAnswer> {
@@ -258,6 +268,31 @@ impl<M: AnyStage> Opened<M> {
     }
 }
 
+/// A run of a stage.
+struct Executing<M: 'static, F, C> {
+    work: F,
+    crossed: C,
+    // Dropped after what looks at the stage.
+    _share: Share<'static, M>,
+}
+
+impl<M, F, C, T> Future for Executing<M, F, C>
+where
+    F: Future<Output = Result<Value>>,
+    C: Fn(Returned) -> T,
+{
+    type Output = Result<T>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<T>> {
+        // SAFETY: `work` is pinned with `self` and never moved; the other fields are not pinned.
+        let Self { work, crossed, .. } = unsafe { self.get_unchecked_mut() };
+        // SAFETY: as above.
+        let polled = unsafe { Pin::new_unchecked(work) }.poll(cx);
+        polled.map(|result| result.map(|value| crossed(value.into())))
+    }
+}
+
 struct Vtable<M>(PhantomData<M>);
 
 impl<M: AnyStage> Vtable<M> {
@@ -286,20 +321,20 @@ impl<M: AnyStage> Vtable<M> {
     }
 
     extern "C" fn queue(handle: &Handle, request: Json, payload: RawBytes) -> Task<QueueAnswer> {
-        Shared::<M>::task(handle, |opened| opened.queue(request, Bytes::from_raw(payload)))
+        Shared::<M>::task(handle, |opened| Ok(opened.queue(request, Bytes::from_raw(payload))))
     }
 
     extern "C" fn poll(handle: &Handle, wait_ms: u64) -> Task<RawEvent> {
-        Shared::<M>::task(handle, |opened| opened.poll(Duration::from_millis(wait_ms)))
+        Shared::<M>::task(handle, |opened| Ok(opened.poll(Duration::from_millis(wait_ms))))
     }
 
     extern "C" fn source(handle: &Handle, request: Json, records: ROption<RawFrame>) -> Task<Json> {
         let records = records.into_option().map(Frame::from_raw);
-        Shared::<M>::task(handle, |opened| opened.source(request, records))
+        Shared::<M>::task(handle, |opened| Ok(opened.source(request, records)))
     }
 
     extern "C" fn close(handle: &Handle) -> Task<()> {
-        Shared::<M>::task(handle, Opened::close)
+        Shared::<M>::task(handle, |opened| Ok(opened.close()))
     }
 }
 

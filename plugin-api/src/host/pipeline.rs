@@ -29,12 +29,15 @@ pub trait Chain: Send + Sync + 'static {
     fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going;
 }
 
+/// What has to be waited for.
+pub type Waiting = Pin<Box<dyn Future<Output = Result<Returned>> + Send>>;
+
 /// What a stage or the rest of a chain is at. Most are over at once, and need no place to wait in.
 pub enum Going {
     /// It is over.
     Over(Result<Returned>),
     /// It has begun.
-    Later(Pin<Box<dyn Future<Output = Result<Returned>> + Send>>),
+    Later(Waiting),
 }
 
 impl Going {
@@ -354,8 +357,8 @@ mod tests {
     use crate::frame::Frame;
     use crate::glue::stage::{AsExecute, open};
     use crate::host::{HostServices, NodeFacts};
-    use crate::pipeline::{Execute, RunFacts};
-    use crate::testing::block_on;
+    use crate::pipeline::Execute;
+    use crate::testing::{Fields, block_on};
 
     /// Puts what the rest returns into a list.
     struct Lists;
@@ -391,32 +394,6 @@ mod tests {
                     count
                 }),
             }
-        }
-    }
-
-    /// Has no fields.
-    #[derive(Clone)]
-    struct Empty;
-
-    impl ContextStore for Empty {
-        fn facts(&self) -> RunFacts {
-            RunFacts::default()
-        }
-
-        fn names(&self) -> Vec<String> {
-            Vec::new()
-        }
-
-        fn get(&self, _: &str) -> Option<Field> {
-            None
-        }
-
-        fn set(&mut self, _: &str, _: Field) -> Result<()> {
-            Ok(())
-        }
-
-        fn remove(&mut self, _: &str) -> bool {
-            false
         }
     }
 
@@ -461,7 +438,8 @@ mod tests {
             let opening = Instance::open_with(open::<AsExecute<Lists>>, &configs, &facts, Arc::new(Nobody));
             let instance = opening.await.expect("it opens");
             for at_once in [true, false] {
-                let (ctx, next) = (|| PipelineContext::new(Empty), || Next::new(Arc::new(Counts { at_once })));
+                let (ctx, next) =
+                    (|| PipelineContext::new(Fields::default()), || Next::new(Arc::new(Counts { at_once })));
                 let result = instance.execute(ctx(), next()).end().await;
                 assert_eq!(result.and_then(Returned::read), Ok(json!([0])));
                 // As a host of before does.
@@ -474,8 +452,9 @@ mod tests {
                 assert_eq!(json.as_deref(), Ok(b"0".as_slice()));
             }
             instance.close().await.expect("it closes");
-            let result = instance.execute(PipelineContext::new(Empty), Next::new(Arc::new(Counts { at_once: true })));
-            assert_eq!(result.end().await.err().map(|error| error.code), Some("gone".to_owned()));
+            let result = instance
+                .execute(PipelineContext::new(Fields::default()), Next::new(Arc::new(Counts { at_once: true })));
+            assert_eq!(result.end().await.err().map(|error| error.code.clone()), Some("gone".to_owned()));
         });
     }
 }

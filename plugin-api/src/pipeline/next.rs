@@ -1,10 +1,15 @@
 //! The rest of a chain.
 
+use std::borrow::Borrow;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use serde_json::Value;
 
 use super::{PipelineContext, Returned, returned};
-use crate::abi::{RawNext, RawReturned};
-use crate::context::{Call, done};
+use crate::abi::{ErrorBytes, FfiFuture, RResult, RawNext, RawReturned, Task};
+use crate::context::answer;
 use crate::error::Result;
 
 /// The stages after this one. Running them ends it: a chain goes on once. A stage that does not run them ends the chain with
@@ -33,8 +38,8 @@ impl Next {
     ///
     /// # Errors
     /// A stage of it failed.
-    pub async fn run(self, ctx: PipelineContext) -> Result<Value> {
-        Returned::from_raw(self.rest.begin(ctx).await?).read()
+    pub fn run(self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send + use<> {
+        Running { rest: self.rest, ctx: Some(ctx), call: None }
     }
 
     /// For stages that run the rest more than once. Each run takes a context of its own.
@@ -48,15 +53,50 @@ impl Rerun {
     ///
     /// # Errors
     /// A stage of it failed.
-    pub async fn run(&self, ctx: PipelineContext) -> Result<Value> {
-        Returned::from_raw(self.begin(ctx).await?).read()
+    pub fn run(&self, ctx: PipelineContext) -> impl Future<Output = Result<Value>> + Send {
+        Running { rest: self, ctx: Some(ctx), call: None }
     }
 
-    fn begin(&self, ctx: PipelineContext) -> Call<RawReturned> {
+    fn begin(&self, ctx: PipelineContext) -> Task<RawReturned> {
         let RawNext { handle, vtable } = &self.raw;
-        done(match vtable.run_unread() {
+        match vtable.run_unread() {
             Some(run) => run(handle, ctx.into_raw()),
             None => returned(vtable.run()(handle, ctx.into_raw())),
+        }
+    }
+}
+
+/// A run of the rest. It is written out, since what is over at once should not be moved from future to future.
+struct Running<R> {
+    rest: R,
+    /// Until it has begun.
+    ctx: Option<PipelineContext>,
+    /// What it is at since then.
+    call: Option<FfiFuture<RResult<RawReturned, ErrorBytes>>>,
+}
+
+impl<R> Unpin for Running<R> {}
+
+impl<R: Borrow<Rerun>> Future for Running<R> {
+    type Output = Result<Value>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Value>> {
+        let Self { rest, ctx, call } = self.get_mut();
+        if let Some(ctx) = ctx.take() {
+            match (*rest).borrow().begin(ctx) {
+                Task::Done(result) => return Poll::Ready(read(result)),
+                Task::Later(begun) => *call = Some(begun),
+            }
+        }
+        let begun = call.as_mut().expect("what is over is not polled again");
+        Pin::new(begun).poll(cx).map(|result| {
+            *call = None;
+            read(result)
         })
     }
+}
+
+#[inline]
+fn read(result: RResult<RawReturned, ErrorBytes>) -> Result<Value> {
+    Returned::from_raw(answer(result)?).read()
 }

@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(told, [("all", None, Some(b"a".as_slice())), ("all", None, None)]);
         let own = Records::of_rows(&batch.slice(0, 1), None).expect("records");
         assert_eq!(own[0].get(0).topic(), "own");
-        let code = |batch: &RecordBatch, topic| Records::of_rows(batch, topic).expect_err("refused").code;
+        let code = |batch: &RecordBatch, topic| Records::of_rows(batch, topic).expect_err("refused").code.clone();
         assert_eq!(code(&batch, None), "no-topic");
         assert_eq!(code(&batch.project(&[1, 2]).expect("two columns"), None), "no-column");
         let numbers = RecordBatch::try_from_iter([("value", batch.column(2).clone())]).expect("a batch");

@@ -218,7 +218,7 @@ pub fn a_job_whose_workers_never_come_back_is_lent_once_more_and_then_dead(
             }
         };
         tokio::time::timeout(Duration::from_millis(PATIENCE_MS), died).await.expect("it dies");
-        assert_eq!(queue.job("a").await.error.map(|error| error.code).as_deref(), Some("lease-ran-out"));
+        assert_eq!(queue.job("a").await.error.map(|error| error.code.clone()).as_deref(), Some("lease-ran-out"));
         queue.none_now().await;
     });
 }

@@ -106,7 +106,7 @@ mod tests {
     fn a_name_is_there_once() {
         let code = |keep: Keep, decoded: &str| {
             let decoded = Field::new(decoded, DataType::Utf8, true);
-            keep.checked(&[decoded]).map(drop).map_err(|error| error.message)
+            keep.checked(&[decoded]).map(drop).map_err(|error| error.message.clone())
         };
         assert_eq!(code(Keep::default(), "key"), Ok(()));
         let twice = "`keep` names `key` twice".to_owned();

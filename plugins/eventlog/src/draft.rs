@@ -76,7 +76,8 @@ fn failed(error: ParquetError) -> Error {
     let error = match error {
         ParquetError::External(cause) => match cause.downcast::<io::Error>() {
             Ok(cause) => {
-                return Error { message: format!("{message}: {cause}"), ..Error::from(*cause) }.retryable(true);
+                let message = format!("{message}: {cause}");
+                return Error::from(*cause).message(message).retryable(true);
             }
             Err(cause) => ParquetError::External(cause),
         },

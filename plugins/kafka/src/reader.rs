@@ -118,10 +118,10 @@ impl Reader {
                 return TURN;
             }
             match queue.inner.poll(Duration::ZERO) {
-                Some(Err(KafkaError::PartitionEOF(_))) => queue.at_end(),
+                Some(Err(KafkaError::PartitionEOF(_))) => queue.reach.at_end(),
                 Some(message) => {
                     if let Ok(message) = &message {
-                        queue.read(message.offset());
+                        queue.reach.read(message.offset());
                     }
                     self.take(message);
                 }
@@ -153,14 +153,14 @@ impl Reader {
         let mut told = Vec::new();
         for (partition, assigned) in &mut state.partitions {
             let Some(news) = assigned.news.take() else { continue };
-            let position = assigned.queue.next();
+            let position = assigned.queue.reach.next();
             told.push(Progressed { partition: partition.clone(), epoch: assigned.epoch, position, end: news.end });
-            let again = news.read_to.filter(|_| !assigned.held).and_then(|end| assigned.queue.fetch_again(end));
+            let again = news.read_to.filter(|_| !assigned.held).and_then(|end| assigned.queue.reach.fetch_again(end));
             if let Some(next) = again {
                 let (topic, offset) = (&partition.topic, Offset::Offset(next));
                 // It does not wait. While partitions change hands it may be refused: then it seems so again.
                 if self.consumer.seek(topic, partition.partition, offset, Duration::ZERO).is_err() {
-                    assigned.queue.not_asked();
+                    assigned.queue.reach.not_asked();
                 }
             }
         }

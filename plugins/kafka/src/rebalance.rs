@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
@@ -22,6 +21,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::failed;
+use crate::reach::Reach;
 
 pub(crate) type Consumer = BaseConsumer<Watch>;
 pub(crate) type Event = Result<StreamEvent>;
@@ -74,57 +74,9 @@ pub(crate) struct Assigned {
 }
 
 /// What was fetched of a partition, and how far it was read.
-///
-/// Behind the last record there may be offsets that never come: markers of transactions, records of those that were aborted.
-/// That there is no record before some offset is sound only if all was read up to a later end of the log: librdkafka tells of such
-/// an end ([`Extent::read_to`]), but a rebalance throws away what it has fetched, and it goes on telling for a while. So it is
-/// asked to fetch once more from the last record on: if it then comes to an end before any record, there is none.
 pub(crate) struct Queue {
     pub(crate) inner: PartitionQueue<Watch>,
-    // All of them belong to the reader's thread; negative is none.
-    next: AtomicI64,
-    suspected: AtomicI64,
-    asked: AtomicI64,
-}
-
-impl Queue {
-    fn new(inner: PartitionQueue<Watch>, position: Option<i64>) -> Self {
-        let none = || AtomicI64::new(-1);
-        Self { inner, next: AtomicI64::new(position.unwrap_or(-1)), suspected: none(), asked: none() }
-    }
-
-    /// A record was read.
-    pub(crate) fn read(&self, offset: i64) {
-        self.next.store(offset + 1, Ordering::Relaxed);
-        self.suspected.store(-1, Ordering::Relaxed);
-        self.asked.store(-1, Ordering::Relaxed);
-    }
-
-    /// All has been read that there was when it was fetched.
-    pub(crate) fn at_end(&self) {
-        self.next.fetch_max(self.asked.swap(-1, Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    /// The offset before which there is no record that was not read, if that is known.
-    pub(crate) fn next(&self) -> Option<i64> {
-        Some(self.next.load(Ordering::Relaxed)).filter(|next| *next >= 0)
-    }
-
-    /// From where to fetch once more, since there seems to be no record up to this end of the log. It must have seemed so twice.
-    pub(crate) fn fetch_again(&self, end: i64) -> Option<i64> {
-        let next = self.next().filter(|next| *next < end)?;
-        if self.suspected.swap(end, Ordering::Relaxed) != end {
-            return None;
-        }
-        self.suspected.store(-1, Ordering::Relaxed);
-        self.asked.store(end, Ordering::Relaxed);
-        Some(next)
-    }
-
-    /// It is not fetched once more.
-    pub(crate) fn not_asked(&self) {
-        self.asked.store(-1, Ordering::Relaxed);
-    }
+    pub(crate) reach: Reach,
 }
 
 /// How far a log goes.
@@ -190,7 +142,8 @@ impl Watch {
             let mut state = self.state();
             state.last_epoch += 1;
             let epoch = state.last_epoch;
-            let assigned = Assigned { epoch, queue: Arc::new(Queue::new(queue, position)), held: false, news: None };
+            let queue = Queue { inner: queue, reach: Reach::new(position) };
+            let assigned = Assigned { epoch, queue: Arc::new(queue), held: false, news: None };
             state.partitions.insert(partition.clone(), assigned);
             let metadata = found.as_ref().filter(|_| position.is_some()).and_then(metadata_of);
             assignments.push(Assignment { partition, epoch, position, metadata, end: None });

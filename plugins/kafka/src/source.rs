@@ -10,6 +10,7 @@ use pype_plugin::stream::{Acknowledge, Committed, Partition, Position, Records, 
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
 
 use crate::config::{Connection, failed};
@@ -229,6 +230,19 @@ impl KafkaSource {
     }
 }
 
+/// Why no broker says which topics there are. If they let nobody in who is called so, that is among the events.
+fn not_reached(consumer: &Consumer, brokers: &str, cause: KafkaError) -> Error {
+    let mut events = std::iter::from_fn(|| consumer.poll(Duration::ZERO)).filter_map(Result::err);
+    let locked_out = |error: &KafkaError| matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SSL));
+    let (cause, hint) = match events.find(locked_out) {
+        Some(refused) => {
+            (refused, "check `security`: the brokers do not let this client in, or it does not trust them")
+        }
+        None => (cause, "check `brokers`, and that one of them runs"),
+    };
+    failed(&format!("reach the brokers `{brokers}`"), &cause).hint(hint)
+}
+
 /// A consumer that has subscribed to topics that are there.
 fn subscribed(config: &Config, watch: Watch) -> Result<Arc<Consumer>> {
     let client = config.client()?;
@@ -236,10 +250,7 @@ fn subscribed(config: &Config, watch: Watch) -> Result<Arc<Consumer>> {
         Consumer::from_config_and_context(&client, watch).map_err(|cause| failed("make a consumer", &cause))?;
     for topic in config.topics.iter().filter(|topic| !topic.starts_with('^')) {
         let known = consumer.fetch_metadata(Some(topic), METADATA);
-        let known = known.map_err(|cause| {
-            failed(&format!("reach the brokers `{}`", config.connection.brokers), &cause)
-                .hint("check `brokers`, and that one of them runs")
-        })?;
+        let known = known.map_err(|cause| not_reached(&consumer, &config.connection.brokers, cause))?;
         let error = known.topics().iter().find(|one| one.name() == topic).and_then(|one| one.error());
         if let Some(code) = error {
             let message =

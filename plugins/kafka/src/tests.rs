@@ -225,7 +225,7 @@ fn a_partition_is_given_away_when_it_is_released_and_its_epochs_rise() {
 #[test]
 fn a_wrong_name_or_address_is_told_at_once() {
     let cluster = Cluster::new(1);
-    let code = |config| block_on(stream::<KafkaSource>(config)).err().expect("it does not open").code;
+    let code = |config| block_on(stream::<KafkaSource>(config)).err().expect("it does not open").code.clone();
     let mut own = cluster.config("g", "orders");
     own["properties"] = json!({ "enable.auto.commit": "true" });
     assert_eq!(code(own), "own-property");

@@ -225,7 +225,7 @@ mod tests {
         let write = |token: u64, content: u8| {
             let config = json!({ "url": url(&folder)["url"], "fence": "token" });
             let test = stage::<StorageWrite>(config).field("file_path", json!("a/b")).field("token", json!(token));
-            test.bytes("file_content", vec![content]).run().result.map(drop).map_err(|error| error.code)
+            test.bytes("file_content", vec![content]).run().result.map(drop).map_err(|error| error.code.clone())
         };
         assert_eq!([write(3, 1), write(5, 2), write(5, 3)], [Ok(()), Ok(()), Ok(())]);
         assert_eq!(write(4, 4), Err("stale-token".to_owned()));

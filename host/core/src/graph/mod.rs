@@ -240,18 +240,14 @@ impl Group {
 impl ModuleBox {
     fn of(plan: &Plan, id: &NodeId, group: usize) -> ModuleBox {
         let node = plan.node(id);
-        ModuleBox {
-            name: id.to_string(),
-            about: about(node.entry.kind, node.module.as_str()),
-            anchor: format!("module-{id}"),
-            group,
-            standing: None,
-        }
+        ModuleBox { group, ..ModuleBox::named(id, node.entry.kind, node.module.as_str()) }
     }
-}
 
-fn about(kind: ModuleKind, module: &str) -> String {
-    format!("{module} · {kind}")
+    /// A module, before it is in a group.
+    fn named(id: &NodeId, kind: ModuleKind, module: &str) -> ModuleBox {
+        let (name, about, anchor) = (id.to_string(), format!("{module} · {kind}"), format!("module-{id}"));
+        ModuleBox { name, about, anchor, group: 0, standing: None }
+    }
 }
 
 impl Edge {

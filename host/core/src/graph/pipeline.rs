@@ -1,6 +1,6 @@
 //! A pipeline as a graph: what runs in the caller, what in the background, and the boundary between them.
 
-use super::{Edge, EdgeKind, Graph, ModuleBox, about};
+use super::{Edge, EdgeKind, Graph, ModuleBox};
 use crate::pipeline::plan::{Plan, Stage};
 
 impl Graph {
@@ -21,13 +21,7 @@ impl Graph {
 
 impl ModuleBox {
     fn of_stage(stage: &Stage) -> ModuleBox {
-        ModuleBox {
-            name: stage.id.to_string(),
-            about: about(stage.kind(), stage.module.as_str()),
-            anchor: format!("module-{}", stage.id),
-            group: 0,
-            standing: None,
-        }
+        ModuleBox::named(&stage.id, stage.kind(), stage.module.as_str())
     }
 }
 

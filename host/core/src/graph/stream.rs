@@ -1,6 +1,6 @@
 //! A stream as a graph: its source, its decoders, and what handles the records, one by one or in batches.
 
-use super::{Edge, EdgeKind, Graph, Group, ModuleBox, about};
+use super::{Edge, EdgeKind, Graph, Group, ModuleBox};
 use crate::human;
 use crate::pipeline;
 use crate::stream::SOURCE;
@@ -31,8 +31,7 @@ impl Graph {
         };
         if let Some(letters) = &plan.dead_letter {
             let (name, about) = (letters.topic.to_string(), "topic".to_owned());
-            let anchor = "dead-letters".to_owned();
-            let topic = ModuleBox { name, about, anchor, group: 0, standing: None };
+            let topic = ModuleBox { name, about, anchor: "dead-letters".to_owned(), group: 0, standing: None };
             graph.add_part("dead letters", std::iter::once(topic));
             let to = graph.boxes.len() - 1;
             graph.edges.push(Edge { kind: EdgeKind::Control, ..Edge::next(fails, to, "failed".to_owned()) });
@@ -43,7 +42,8 @@ impl Graph {
     /// The modules of a batch. They have a node for the records, which are here those of the box `last`.
     fn add_batches(&mut self, batch: &PerBatch, last: usize) {
         let mut modules = Graph::of(&batch.flow);
-        let records = modules.boxes.iter().position(|one| one.name == SOURCE).unwrap_or_default();
+        let records = modules.boxes.iter().position(|one| one.name == SOURCE);
+        let records = records.expect("the flow of a batch has a node for the records");
         modules.boxes.remove(records);
         let first = self.boxes.len();
         let place = |at: usize| match at {
@@ -76,13 +76,7 @@ impl Graph {
 
 impl ModuleBox {
     fn of_module(module: &Module) -> ModuleBox {
-        ModuleBox {
-            name: module.id.to_string(),
-            about: about(module.entry.kind, module.module.as_str()),
-            anchor: format!("module-{}", module.id),
-            group: 0,
-            standing: None,
-        }
+        ModuleBox::named(&module.id, module.entry.kind, module.module.as_str())
     }
 }
 

@@ -2,13 +2,8 @@ use super::layout::Rect;
 use super::*;
 
 fn module(name: &str, group: usize) -> ModuleBox {
-    ModuleBox {
-        name: name.to_owned(),
-        about: about(ModuleKind::Solo, "m"),
-        anchor: format!("module-{name}"),
-        group,
-        standing: None,
-    }
+    let id = name.parse().expect("a name");
+    ModuleBox { group, ..ModuleBox::named(&id, ModuleKind::Solo, "m") }
 }
 
 fn group(number: usize, boxes: &[usize], within: Option<usize>) -> Group {

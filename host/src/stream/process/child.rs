@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::decode::Decoders;
 use super::super::engine::{Handle, handled_in_time};
+use super::super::open::HandledBy;
 use super::super::pipeline::PerRecord;
 use super::super::records::{Batch, Place};
 use crate::loader::Loader;
 use crate::observe::log::Log;
 use crate::observe::spans::{self, Spans};
-use crate::pipeline::{Here, Metrics, OpenError, Opened, Surroundings, logged};
+use crate::pipeline::{Here, Metrics, OpenError, Surroundings, logged};
 use crate::run::LibraryServices;
 use crate::secret::Secrets;
 use crate::worker::records::{Handling, start};
@@ -84,21 +85,13 @@ async fn open(
     };
     let scratch = std::env::temp_dir();
     let here = Here { scratch, cancel: CancellationToken::new() };
-    let opened = async {
+    let opening = async {
         let decoders = Decoders::open(decoders, &stream, &around, &here, loader).await?;
-        match (Opened::open(Arc::new(plan), &around, loader).await, decoders) {
-            (Ok(opened), decoders) => Ok((decoders, opened)),
-            (Err(error), decoders) => {
-                if let Some(decoders) = decoders {
-                    decoders.close().await;
-                }
-                Err(error)
-            }
-        }
+        let pipeline = HandledBy { plan: &Arc::new(plan), around: &around };
+        PerRecord::open(&pipeline, decoders, &map, loader).await
     };
     let failed = |error: OpenError| Error::new(ErrorKind::Unavailable, "not-open", error.to_string());
-    let (decoders, opened) = opened.await.map_err(failed)?;
-    Ok(PerRecord::new(opened, decoders, &map))
+    opening.await.map_err(failed)
 }
 
 /// Handles what the host gives, one record after the other, until `stop`.

@@ -194,7 +194,7 @@ enum State {
 
 /// A child that is ready.
 struct Up {
-    connection: Connection,
+    connection: Box<Connection>,
     /// What it was at when it was looked at last, and since when.
     at: At,
     since: Instant,
@@ -208,7 +208,7 @@ struct Up {
 
 /// What comes to the supervisor.
 enum Event {
-    Started { seat: usize, generation: u64, child: Result<Connection> },
+    Started { seat: usize, generation: u64, child: Result<Box<Connection>> },
     Said { seat: usize, generation: u64, said: Said },
 }
 
@@ -297,10 +297,12 @@ impl Supervisor {
         // Once the supervisor is gone nobody misses it.
         let hear: Hear = Box::new(move |said| drop(hears.send(Event::Said { seat, generation, said })));
         let starting = (self.start)(seat, hear);
-        self.starting.spawn(async move { drop(say.send(Event::Started { seat, generation, child: starting.await })) });
+        self.starting.spawn(async move {
+            drop(say.send(Event::Started { seat, generation, child: starting.await.map(Box::new) }))
+        });
     }
 
-    async fn started(&mut self, seat: usize, generation: u64, child: Result<Connection>) {
+    async fn started(&mut self, seat: usize, generation: u64, child: Result<Box<Connection>>) {
         if self.seats[seat].generation != generation {
             return;
         }
@@ -319,7 +321,7 @@ impl Supervisor {
         }
     }
 
-    fn is_up(&mut self, seat: usize, connection: Connection) {
+    fn is_up(&mut self, seat: usize, connection: Box<Connection>) {
         let now = Instant::now();
         let (at, failures, stuck) = (At::default(), 0, false);
         self.seats[seat].state = State::Up(Up { connection, at, since: now, working_since: now, failures, stuck });
@@ -347,10 +349,9 @@ impl Supervisor {
         if is_idle {
             (up.since, up.working_since) = (Instant::now(), Instant::now());
         }
-        let is_alone = |work: &&Work<Place>| work.attempt > 1 || self.alone.remove(&(work.partition, work.offset));
-        let alone: Vec<bool> = works.iter().map(is_alone).collect();
-        let together = works.iter().zip(alone).collect::<Vec<_>>();
-        for part in together.chunk_by(|(_, one), (_, next)| !one && !next) {
+        let mut is_alone = |work: &Work<Place>| work.attempt > 1 || self.alone.remove(&(work.partition, work.offset));
+        let works: Vec<_> = works.into_iter().map(|work| (work, is_alone(work))).collect();
+        for part in works.chunk_by(|(_, one), (_, next)| !one && !next) {
             let mut records = RecordsBuilder::default();
             for (work, _) in part {
                 let record = work.payload.record();
@@ -449,7 +450,7 @@ impl Supervisor {
         };
         let at = up.connection.at();
         let Left { handled, running, untouched } = self.pool.leaves(seat, at.record());
-        let (took, begun) = (up.working_since.elapsed(), running.is_some());
+        let took = up.working_since.elapsed();
         // One of them may have failed, and the child not have come to say so.
         let is_all_told = at.has_told(up.failures);
         for work in handled {
@@ -458,6 +459,9 @@ impl Supervisor {
         }
         if self.ends {
             return;
+        }
+        if running.is_none() {
+            self.alone.extend(untouched.iter().map(|work| (work.partition, work.offset)));
         }
         self.again_later(seat);
         let mut facts = Map::new();
@@ -475,9 +479,6 @@ impl Supervisor {
             self.told(Told::Handled { work, result, took: up.since.elapsed() }).await;
         }
         for work in untouched {
-            if !begun {
-                self.alone.insert((work.partition, work.offset));
-            }
             self.told(Told::NotRun(work)).await;
         }
     }

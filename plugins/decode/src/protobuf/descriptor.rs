@@ -48,7 +48,7 @@ impl Origin {
 fn read(file: &Path) -> Result<DescriptorPool> {
     let bytes = fs::read(file).map_err(|error| {
         let message = format!("cannot read `{}`", file.display());
-        Error { message, ..Error::from(error) }
+        Error::from(error).message(message)
     })?;
     DescriptorPool::decode(bytes.as_slice()).map_err(|error| {
         let message = format!("`{}` holds no `FileDescriptorSet` that stands for itself", file.display());

@@ -188,7 +188,7 @@ mod tests {
         let root = folder.path();
         let error = find(root, "poeple.csv").expect_err("a slip");
         assert!(error.to_string().contains("there is no file"), "{error}");
-        assert!(error.hint.is_some_and(|hint| hint.contains("people.csv")));
+        assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("people.csv")));
         for (pattern, expect) in [
             ("x*.csv", "no file matches"),
             ("empty.csv", "is empty"),

@@ -34,7 +34,7 @@ fn output(done: &mut Done, port: &str) -> String {
 /// What a module answered that must fail: kind, message, hint.
 fn refusal(done: Done) -> (ErrorKind, String, String) {
     let error = done.result.expect_err("the module must fail");
-    (error.kind, error.to_string(), error.hint.unwrap_or_default())
+    (error.kind, error.to_string(), error.hint.clone().unwrap_or_default())
 }
 
 /// A table from CSV text, as the source would read it.
