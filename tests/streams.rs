@@ -677,7 +677,7 @@ fn a_broker_that_wants_a_password_gets_it_and_who_has_the_wrong_one_is_told() {
         command
     };
     let refused = Done::of(with("guessed").output().expect("the binary runs"));
-    refused.fails(30, &["Authentication", "check `security`"]);
+    refused.fails(30, &["Authentication failed", "error[not-allowed]", "check `security`"]);
     assert!(!refused.err.contains("guessed"), "{}", refused.err);
     let running = Running::of(&mut with("secret"));
     topic.wait_until_done();

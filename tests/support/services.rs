@@ -278,7 +278,7 @@ fn spawn(mut command: Command) -> Option<Child> {
     }
 }
 
-/// A port which is free, as the next one is. Both lie below those that the system gives to outgoing connections, one of
+/// A port which is free, as the next two are. They lie below those that the system gives to outgoing connections, one of
 /// which could take the port of a server that is down or not yet up.
 fn free_port() -> u16 {
     const PORTS: u32 = 20_000;
@@ -287,9 +287,9 @@ fn free_port() -> u16 {
     // Processes that run at the same time begin far from each other.
     let begin = std::process::id().wrapping_mul(64);
     let ports =
-        std::iter::repeat_with(|| begin.wrapping_add(2 * NUMBER.fetch_add(1, Ordering::Relaxed)) % PORTS + 10_000);
+        std::iter::repeat_with(|| begin.wrapping_add(4 * NUMBER.fetch_add(1, Ordering::Relaxed)) % PORTS + 10_000);
     let mut ports = ports.take(PORTS as usize).map(|port| u16::try_from(port).expect("it is below 30,000"));
-    ports.find(|port| free(*port) && free(*port + 1)).expect("a port is free")
+    ports.find(|port| (0..3).all(|after| free(port + after))).expect("a port is free")
 }
 
 /// Whether a server says this, after it was asked that.

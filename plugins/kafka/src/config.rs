@@ -155,7 +155,8 @@ pub(crate) fn failed(to: &str, cause: &KafkaError) -> Error {
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::SaslAuthenticationFailed
-            | Code::Authentication,
+            | Code::Authentication
+            | Code::SSL,
         ) => (ErrorKind::Config, "not-allowed", false),
         Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => (ErrorKind::Data, "too-large", false),
         Some(Code::RebalanceInProgress | Code::IllegalGeneration | Code::UnknownMemberId) => {

@@ -52,6 +52,8 @@ pub(crate) struct Watch {
     pub(crate) thread: OnceLock<Thread>,
     /// Whether offsets up to the last stable one count, and not those of open transactions.
     pub(crate) committed_only: bool,
+    /// Why the brokers do not let the consumer in, or it does not trust them, if that was ever so.
+    pub(crate) locked_out: OnceLock<(KafkaError, String)>,
 }
 
 pub(crate) struct State {
@@ -103,7 +105,8 @@ impl Watch {
             last_epoch: 0,
             closing: false,
         };
-        Self { state: Mutex::new(state), patience, consumer: OnceLock::new(), thread: OnceLock::new(), committed_only }
+        let (state, consumer, thread) = (Mutex::new(state), OnceLock::new(), OnceLock::new());
+        Self { state, patience, consumer, thread, committed_only, locked_out: OnceLock::new() }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -259,9 +262,13 @@ impl ClientContext for Watch {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
         // That a partition is read to its end is no error.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        if code != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!("{error}: {reason}");
+        }
+        if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
+            self.locked_out.get_or_init(|| (error, reason.to_owned()));
         }
     }
 

@@ -3,14 +3,14 @@
 use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc as blocking};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pype_plugin::prelude::*;
 use pype_plugin::stream::{Acknowledge, Committed, Partition, Position, Records, StreamEvent};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
 
 use crate::config::{Connection, failed};
@@ -24,6 +24,8 @@ const BATCHES_AHEAD: usize = 2;
 const REQUESTS: usize = 1024;
 /// How long brokers may take to say which topics there are.
 const METADATA: Duration = Duration::from_secs(15);
+/// How long a consumer listens to what has happened.
+const HEARING: Duration = Duration::from_millis(100);
 
 /// Configs of `kafka_source`.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -230,17 +232,20 @@ impl KafkaSource {
     }
 }
 
-/// Why no broker says which topics there are. If they let nobody in who is called so, that is among the events.
-fn not_reached(consumer: &Consumer, brokers: &str, cause: KafkaError) -> Error {
-    let mut events = std::iter::from_fn(|| consumer.poll(Duration::ZERO)).filter_map(Result::err);
-    let locked_out = |error: &KafkaError| matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SSL));
-    let (cause, hint) = match events.find(locked_out) {
-        Some(refused) => {
-            (refused, "check `security`: the brokers do not let this client in, or it does not trust them")
-        }
-        None => (cause, "check `brokers`, and that one of them runs"),
-    };
-    failed(&format!("reach the brokers `{brokers}`"), &cause).hint(hint)
+/// Why no broker says which topics there are.
+fn not_reached(consumer: &Consumer, brokers: &str, cause: &KafkaError) -> Error {
+    // It hears only now what has happened meanwhile.
+    let (locked_out, until) = (&consumer.context().locked_out, Instant::now() + HEARING);
+    while locked_out.get().is_none() && Instant::now() < until {
+        drop(consumer.poll(until.saturating_duration_since(Instant::now())));
+    }
+    let reach = format!("reach the brokers `{brokers}`");
+    match locked_out.get() {
+        Some((cause, reason)) => failed(&reach, cause)
+            .message(format!("cannot {reach}: {reason}"))
+            .hint("check `security`: they do not let this client in, or it does not trust them"),
+        None => failed(&reach, cause).hint("check `brokers`, and that one of them runs"),
+    }
 }
 
 /// A consumer that has subscribed to topics that are there.
@@ -250,7 +255,7 @@ fn subscribed(config: &Config, watch: Watch) -> Result<Arc<Consumer>> {
         Consumer::from_config_and_context(&client, watch).map_err(|cause| failed("make a consumer", &cause))?;
     for topic in config.topics.iter().filter(|topic| !topic.starts_with('^')) {
         let known = consumer.fetch_metadata(Some(topic), METADATA);
-        let known = known.map_err(|cause| not_reached(&consumer, &config.connection.brokers, cause))?;
+        let known = known.map_err(|cause| not_reached(&consumer, &config.connection.brokers, &cause))?;
         let error = known.topics().iter().find(|one| one.name() == topic).and_then(|one| one.error());
         if let Some(code) = error {
             let message =
