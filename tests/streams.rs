@@ -92,7 +92,10 @@ impl<'s> Topic<'s> {
 
     /// Sends records with keys of both kinds, so many a second; how many in all.
     fn send_until(&self, until: Instant, rate: usize) -> usize {
-        let producer: BaseProducer = self.client().set("linger.ms", "5").create().expect("a producer");
+        // What it sends again while the broker stands still is there once.
+        let mut client = self.client();
+        client.set("linger.ms", "5").set("enable.idempotence", "true");
+        let producer: BaseProducer = client.create().expect("a producer");
         let mut keys = uniform(usize::MAX).zip(zipf(usize::MAX)).flat_map(|(one, other)| [one, other]);
         let (began, mut sent) = (Instant::now(), 0);
         while Instant::now() < until {
@@ -101,7 +104,7 @@ impl<'s> Topic<'s> {
             sent = sent.max(due);
             producer.poll(Duration::from_millis(10));
         }
-        producer.flush(PATIENCE).expect("they arrive");
+        producer.flush(PATIENCE * 4).expect("they arrive");
         sent
     }
 

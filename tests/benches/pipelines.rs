@@ -128,36 +128,49 @@ fn context(opened: &Opened) -> Context {
     Context::from_json(opened.plan().context(), json!({ "n": 1 })).expect("it has the field")
 }
 
-/// The rest of a chain that is over.
-struct Over;
+/// Stages one after the other, and nothing else.
+struct Bare {
+    stages: Arc<Vec<Instance>>,
+    at: usize,
+}
 
-impl Chain for Over {
-    fn run(self: &Arc<Self>, _: PipelineContext) -> Going {
-        Going::Over(Ok(Value::Null.into()))
+impl Chain for Bare {
+    fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going {
+        match self.stages.get(self.at) {
+            None => Going::Over(Ok(Value::Null.into())),
+            Some(stage) => {
+                let next = Self { stages: self.stages.clone(), at: self.at + 1 };
+                stage.execute(ctx, Next::new(Arc::new(next)))
+            }
+        }
     }
 }
 
-/// What it takes to go into a stage that does nothing, from there on with the rest, and back: nanoseconds.
-fn boundary(host: &Host) -> f64 {
-    const RUNS: u32 = 200_000;
-    let (stage, over) = (host.alone(&plugin("bench"), "pass_on", &json!({})), Arc::new(Over));
-    let round = || {
+/// A run of each of these many stages that do nothing, one in the other, and through the boundary alone: nanoseconds.
+fn bare<const N: usize>(host: &Host, lengths: [u32; N], runs: u32) -> [f64; N] {
+    let open = |_| host.alone(&plugin("bench"), "pass_on", &json!({}));
+    let chains = lengths.map(|length| Arc::new(Bare { stages: Arc::new((0..length).map(open).collect()), at: 0 }));
+    let run = |chain: &Arc<Bare>| {
         let start = Instant::now();
-        for _ in 0..RUNS {
-            let going = stage.execute(PipelineContext::new(Fields::default()), Next::new(over.clone()));
-            assert!(matches!(going, Going::Over(Ok(_))));
+        for _ in 0..runs {
+            assert!(matches!(chain.run(PipelineContext::new(Fields::default())), Going::Over(Ok(_))));
         }
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(RUNS)
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(runs)
     };
-    let took = host.runtime.block_on(async { median((0..ROUNDS).map(|_| round())) });
-    host.runtime.block_on(stage.close()).expect("it closes");
+    let took = host.runtime.block_on(async { medians((0..ROUNDS).map(|_| chains.each_ref().map(run)).collect()) });
+    for stage in chains.iter().flat_map(|chain| chain.stages.iter()) {
+        host.runtime.block_on(stage.close()).expect("it closes");
+    }
     took
+}
+
+fn medians<const N: usize>(rounds: Vec<[f64; N]>) -> [f64; N] {
+    std::array::from_fn(|at| median(rounds.iter().map(|round| round[at])))
 }
 
 /// A stage that does nothing: through the boundary alone, and with all that the host does for it, as the slope between a chain
 /// of one and a longer one.
 fn stages(host: &Host) {
-    println!("{:<44} {:>10.0} ns", "through the boundary and back", boundary(host));
     const LENGTHS: [u32; 3] = [1, 11, 51];
     const RUNS: u32 = 20_000;
     let sandbox = Sandbox::new();
@@ -176,12 +189,13 @@ fn stages(host: &Host) {
             start.elapsed().as_secs_f64() * 1e9 / f64::from(RUNS)
         })
     };
-    let rounds: Vec<[f64; 3]> = (0..ROUNDS).map(|_| [0, 1, 2].map(|at| run(&opened[at]))).collect();
-    let took = [0, 1, 2].map(|at| median(rounds.iter().map(|round| round[at])));
-    println!("{:<44} {:>10.0} ns", "a run of one stage", took[0]);
-    for at in [1, 2] {
-        let stage = (took[at] - took[0]) / f64::from(LENGTHS[at] - LENGTHS[0]);
-        println!("{:<44} {stage:>10.0} ns", format!("one stage more, in a chain of {}", LENGTHS[at]));
+    let took = medians((0..ROUNDS).map(|_| opened.each_ref().map(run)).collect());
+    for (what, took) in [("through the boundary alone", bare(host, LENGTHS, RUNS)), ("in a pipeline", took)] {
+        println!("{:<44} {:>10.0} ns", format!("{what}: a run of one stage"), took[0]);
+        for at in [1, 2] {
+            let stage = (took[at] - took[0]) / f64::from(LENGTHS[at] - LENGTHS[0]);
+            println!("{:<44} {stage:>10.0} ns", format!("{what}: one more in a chain of {}", LENGTHS[at]));
+        }
     }
     host.runtime.block_on(async {
         for one in &opened {
