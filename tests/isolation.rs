@@ -1,6 +1,8 @@
 //! Modules in processes of their own: what crashes there costs its node, and everything else crosses.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -106,6 +108,41 @@ modules:
         assert!(!text.contains("hunter2"), "{file}: {text}");
     }
     assert!(read(&folders[0], "configs.json").contains("{{secret.db.password}}"));
+}
+
+#[test]
+fn every_line_of_eight_processes_is_whole_and_in_its_order_however_slowly_they_are_taken() {
+    // More take minutes: `PYPE_LINES` says how many.
+    let each = std::env::var("PYPE_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000_u64);
+    let sandbox = misbehaving();
+    let node = |n| {
+        let configs = format!("{{required: {{lines: {each}}}}}");
+        format!("  - {{id: p{n}, name: chatter_solo, misc: {{isolation: process}}, configs: {configs}}}\n")
+    };
+    let nodes: String = (0..8).map(node).collect();
+    sandbox.flow("chatter", &format!("settings: {{threads: 8}}\nmodules:\n{nodes}"));
+    let mut command = sandbox.command(&["run", "chatter.yaml", "--log-format", "json"]);
+    let mut running = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let lines = BufReader::with_capacity(4096, running.stderr.take().expect("piped")).lines();
+    let mut next = BTreeMap::<String, u64>::new();
+    for (at, line) in lines.enumerate() {
+        if at % 1_000 == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let line = line.expect("text");
+        // What else is told is how the run goes.
+        if !line.starts_with('{') {
+            continue;
+        }
+        let line: Value = serde_json::from_str(&line).expect("a whole line");
+        if line["message"] == "a line\nand its rest" {
+            let next = next.entry(line["node"].as_str().expect("a node").to_owned()).or_default();
+            assert_eq!(line["n"], *next, "{line}");
+            *next += 1;
+        }
+    }
+    assert!(running.wait().expect("it ends").success());
+    assert_eq!(next, (0..8).map(|n| (format!("p{n}"), each)).collect());
 }
 
 #[test]

@@ -86,6 +86,32 @@ impl Solo for SleepSolo {
 }
 
 #[derive(Deserialize, JsonSchema)]
+struct Chatter {
+    /// How many lines to log.
+    lines: u64,
+}
+
+/// Logs without a pause.
+struct ChatterSolo(u64);
+
+impl Solo for ChatterSolo {
+    const NAME: &str = "chatter_solo";
+    const DESCRIPTION: &str = "Logs so many lines without a pause";
+    type Config = Chatter;
+
+    async fn open(config: Chatter, _: &Context) -> Result<Self> {
+        Ok(Self(config.lines))
+    }
+
+    async fn run(&mut self, _: &Context) -> Result<()> {
+        for n in 0..self.0 {
+            tracing::info!(n, "a line\nand its rest");
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct Fetch {
     /// What to fetch.
     url: String,
@@ -116,6 +142,6 @@ impl Solo for FetchSolo {
 
 export_plugin! {
     mods: [crash::CrashMod],
-    solos: [PanicSolo, SleepSolo, FetchSolo, leak::LeakSolo, crash::CrashSolo],
+    solos: [PanicSolo, SleepSolo, ChatterSolo, FetchSolo, leak::LeakSolo, crash::CrashSolo],
     executes: [stages::TroubleStage, stages::OneAtATime],
 }
