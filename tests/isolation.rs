@@ -124,7 +124,7 @@ fn every_line_of_eight_processes_is_whole_and_in_its_order_however_slowly_they_a
     let mut command = sandbox.command(&["run", "chatter.yaml", "--log-format", "json"]);
     let mut running = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     let lines = BufReader::with_capacity(4096, running.stderr.take().expect("piped")).lines();
-    let mut next = BTreeMap::<String, u64>::new();
+    let (mut next, mut told) = (BTreeMap::<String, u64>::new(), Vec::new());
     for (at, line) in lines.enumerate() {
         if at % 1_000 == 0 {
             std::thread::sleep(Duration::from_millis(20));
@@ -132,6 +132,7 @@ fn every_line_of_eight_processes_is_whole_and_in_its_order_however_slowly_they_a
         let line = line.expect("text");
         // What else is told is how the run goes.
         if !line.starts_with('{') {
+            told.push(line);
             continue;
         }
         let line: Value = serde_json::from_str(&line).expect("a whole line");
@@ -141,7 +142,7 @@ fn every_line_of_eight_processes_is_whole_and_in_its_order_however_slowly_they_a
             *next += 1;
         }
     }
-    assert!(running.wait().expect("it ends").success());
+    assert!(running.wait().expect("it ends").success(), "{told:#?}");
     assert_eq!(next, (0..8).map(|n| (format!("p{n}"), each)).collect());
 }
 
