@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pype_core::catalog::ModuleKind;
 use pype_core::pipeline::context::Context;
 use pype_core::pipeline::envelope::Envelope;
-use pype_plugin::host::{Chain, Going, Returned, Stored, Waiting};
+use pype_plugin::host::{Chain, Going, Returned, Stored};
 use pype_plugin::queue::{Accepted, NewJob};
 use pype_plugin::{ContextStore, Error, ErrorKind, Field, PipelineContext, Result, RunFacts};
 use serde_json::{Value, json};
@@ -135,23 +135,16 @@ impl Run {
 
     /// Runs the stages from `at` on.
     fn go_on(self: &Arc<Self>, at: usize, ctx: Stored<RunContext>) -> Going {
-        match self.opened.stages.get(at) {
-            None => Self::ends_with(ctx),
-            Some(stage) if stage.stage.kind() == ModuleKind::Dispatch => self.hand_over_to(stage, ctx),
-            Some(stage) => stage.execute(ctx, self, at + 1),
+        let Some(stage) = self.opened.stages.get(at) else {
+            return Going::Over(Ok(ctx.into_store().context.to_json_without_bytes().into()));
+        };
+        match stage.stage.kind() {
+            ModuleKind::Dispatch => {
+                let (run, stage, ctx) = (self.clone(), stage.clone(), ctx.into_store());
+                Going::later(async move { run.hand_over(&stage, ctx).await.map(Returned::from) })
+            }
+            _ => stage.execute(ctx, self, at + 1),
         }
-    }
-
-    // Stages run one in the other: what not every one needs is kept out of their frames on the stack, here and below.
-    #[inline(never)]
-    fn ends_with(ctx: Stored<RunContext>) -> Going {
-        Going::Over(Ok(ctx.into_store().context.to_json_without_bytes().into()))
-    }
-
-    #[inline(never)]
-    fn hand_over_to(self: &Arc<Self>, stage: &Arc<OpenStage>, ctx: Stored<RunContext>) -> Going {
-        let (run, stage, ctx) = (self.clone(), stage.clone(), ctx.into_store());
-        Going::later(async move { run.hand_over(&stage, ctx).await.map(Returned::from) })
     }
 
     /// Tells the observer that an attempt has failed.
@@ -259,7 +252,10 @@ impl Chain for Rest {
         match self.run.go_on(self.at, ctx) {
             Going::Over(result) => Going::Over(inside.end(result)),
             // Only what is not over yet needs a share of its own.
-            Going::Later(rest) => inside.in_hands_of(self.clone()).ends_later(rest),
+            Going::Later(rest) => {
+                let inside = inside.in_hands_of(self.clone());
+                Going::later(async move { inside.end(rest.await) })
+            }
         }
     }
 }
@@ -276,13 +272,6 @@ impl<'a> Inside<&'a Rest> {
     fn in_hands_of(mut self, rest: Arc<Rest>) -> Inside<Arc<Rest>> {
         self.0 = None;
         Inside(Some(rest))
-    }
-}
-
-impl Inside<Arc<Rest>> {
-    #[inline(never)]
-    fn ends_later(self, rest: Waiting) -> Going {
-        Going::later(async move { self.end(rest.await) })
     }
 }
 

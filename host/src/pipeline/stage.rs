@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pype_core::pipeline::plan::Stage;
 use pype_core::retry::Retry;
-use pype_plugin::host::{Going, Returned, Stored, Waiting};
+use pype_plugin::host::{Going, Returned, Stored};
 use pype_plugin::{Error, ErrorKind, Next, PipelineContext, Result, RunFacts};
 use tokio::time::Instant;
 
@@ -207,32 +207,22 @@ impl OpenStage {
     /// Handles one run. It is tried again while its own work fails: what fails behind it has been tried as often as it may,
     /// and what has been done there is not done twice.
     pub(super) fn execute(self: &Arc<Self>, mut ctx: Stored<RunContext>, run: &Arc<Run>, next: usize) -> Going {
-        let again = (self.stage.retry.attempts.get() > 1).then(|| Self::kept(&mut ctx));
+        let again = (self.stage.retry.attempts.get() > 1).then(|| ctx.with(|ctx| ctx.clone()));
         let Attempt { work, rest, span } = self.begin(ctx, 1, run, next);
         match work {
             Going::Over(Ok(returned)) => {
                 span.end(None);
                 Going::Over(Ok(returned))
             }
-            work => self.goes_on(Attempt { work, rest, span }, again, run, next),
+            work => Going::later(self.clone().see_through(Attempt { work, rest, span }, again, run.clone(), next)),
         }
-    }
-
-    #[inline(never)]
-    fn kept(ctx: &mut Stored<RunContext>) -> Box<RunContext> {
-        Box::new(ctx.with(|ctx| ctx.clone()))
-    }
-
-    #[inline(never)]
-    fn goes_on(self: &Arc<Self>, first: Attempt, again: Option<Box<RunContext>>, run: &Arc<Run>, next: usize) -> Going {
-        Going::later(self.clone().see_through(first, again, run.clone(), next))
     }
 
     /// Goes on from the first attempt; `again` is the context of those after it.
     async fn see_through(
         self: Arc<Self>,
         first: Attempt,
-        again: Option<Box<RunContext>>,
+        again: Option<RunContext>,
         run: Arc<Run>,
         next: usize,
     ) -> Result<Returned> {
@@ -250,23 +240,21 @@ impl OpenStage {
             let (Some(delay), Some(ctx)) = (again_after, &again) else { return Err(error) };
             tokio::time::sleep(delay).await;
             number += 1;
-            attempt = self.begin(Stored::of(ctx.as_ref().clone()), number, &run, next);
+            attempt = self.begin(Stored::of(ctx.clone()), number, &run, next);
         }
     }
 
     fn begin(self: &Arc<Self>, mut ctx: Stored<RunContext>, number: u32, run: &Arc<Run>, next: usize) -> Attempt {
         let rest = Arc::new(Rest::new(run, next, Passage::of(&self.stage)));
-        let span = if self.spans.are_sent() { self.span(&mut ctx, number) } else { Span::default() };
+        let span = match self.spans.are_sent() {
+            true => ctx.with(|ctx| {
+                let span = spans::of_attempt(&self.spans, ctx, &self.stage, number);
+                spans::enter(&span, ctx);
+                span
+            }),
+            false => Span::default(),
+        };
         Attempt { work: self.work(ctx.into_context(), &rest), rest, span }
-    }
-
-    #[inline(never)]
-    fn span(&self, ctx: &mut Stored<RunContext>, attempt: u32) -> Span {
-        ctx.with(|ctx| {
-            let span = spans::of_attempt(&self.spans, ctx, &self.stage, attempt);
-            spans::enter(&span, ctx);
-            span
-        })
     }
 
     /// Has an instance do it. What is over at once needs no time limit.
@@ -274,23 +262,15 @@ impl OpenStage {
         let next = Next::new(rest.clone());
         let work = match self.instances.shared() {
             Some(instance) => instance.execute(ctx, next),
-            None => self.work_alone(ctx, next),
+            None => {
+                let stage = self.clone();
+                Going::later(async move { stage.instances.take().await?.execute(ctx, next).end().await })
+            }
         };
         match (work, &rest.passage.clock) {
-            (Going::Later(work), Some(_)) => self.bounded(work, rest),
+            (Going::Later(work), Some(_)) => Going::later(self.clone().in_time(work, rest.clone())),
             (work, _) => work,
         }
-    }
-
-    #[inline(never)]
-    fn work_alone(self: &Arc<Self>, ctx: PipelineContext, next: Next) -> Going {
-        let stage = self.clone();
-        Going::later(async move { stage.instances.take().await?.execute(ctx, next).end().await })
-    }
-
-    #[inline(never)]
-    fn bounded(self: &Arc<Self>, work: Waiting, rest: &Arc<Rest>) -> Going {
-        Going::later(self.clone().in_time(work, rest.clone()))
     }
 
     async fn in_time(

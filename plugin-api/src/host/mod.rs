@@ -28,7 +28,7 @@ use crate::glue::{contain_service, crossing, task};
 use crate::module::Commit;
 use crate::resource::Resources;
 
-pub use self::pipeline::{Chain, Going, Stored, Waiting};
+pub use self::pipeline::{Chain, Going, Stored};
 pub use self::stand_in::StandIn;
 pub use crate::pipeline::Returned;
 

@@ -29,15 +29,12 @@ pub trait Chain: Send + Sync + 'static {
     fn run(self: &Arc<Self>, ctx: PipelineContext) -> Going;
 }
 
-/// What has to be waited for.
-pub type Waiting = Pin<Box<dyn Future<Output = Result<Returned>> + Send>>;
-
 /// What a stage or the rest of a chain is at. Most are over at once, and need no place to wait in.
 pub enum Going {
     /// It is over.
     Over(Result<Returned>),
     /// It has begun.
-    Later(Waiting),
+    Later(Pin<Box<dyn Future<Output = Result<Returned>> + Send>>),
 }
 
 impl Going {
