@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use serde_json::Value;
 
 use super::{PipelineContext, Returned, returned};
-use crate::abi::{ErrorBytes, FfiFuture, RResult, RawNext, RawReturned, Task};
-use crate::context::answer;
+use crate::abi::{RawNext, RawReturned};
+use crate::context::{Call, done};
 use crate::error::Result;
 
 /// The stages after this one. Running them ends it: a chain goes on once. A stage that does not run them ends the chain with
@@ -57,12 +57,12 @@ impl Rerun {
         Running { rest: self, ctx: Some(ctx), call: None }
     }
 
-    fn begin(&self, ctx: PipelineContext) -> Task<RawReturned> {
+    fn begin(&self, ctx: PipelineContext) -> Call<RawReturned> {
         let RawNext { handle, vtable } = &self.raw;
-        match vtable.run_unread() {
+        done(match vtable.run_unread() {
             Some(run) => run(handle, ctx.into_raw()),
             None => returned(vtable.run()(handle, ctx.into_raw())),
-        }
+        })
     }
 }
 
@@ -71,8 +71,8 @@ struct Running<R> {
     rest: R,
     /// Until it has begun.
     ctx: Option<PipelineContext>,
-    /// What it is at since then.
-    call: Option<FfiFuture<RResult<RawReturned, ErrorBytes>>>,
+    /// What it is at, if that was not over at once.
+    call: Option<Call<RawReturned>>,
 }
 
 impl<R> Unpin for Running<R> {}
@@ -81,22 +81,15 @@ impl<R: Borrow<Rerun>> Future for Running<R> {
     type Output = Result<Value>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Value>> {
-        let Self { rest, ctx, call } = self.get_mut();
-        if let Some(ctx) = ctx.take() {
-            match (*rest).borrow().begin(ctx) {
-                Task::Done(result) => return Poll::Ready(read(result)),
-                Task::Later(begun) => *call = Some(begun),
+        let Self { rest, ctx, call: under_way } = self.get_mut();
+        let begun = ctx.take().map(|ctx| (*rest).borrow().begin(ctx));
+        let mut call = begun.or_else(|| under_way.take()).expect("what is over is not polled again");
+        match Pin::new(&mut call).poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result.and_then(|raw| Returned::from_raw(raw).read())),
+            Poll::Pending => {
+                *under_way = Some(call);
+                Poll::Pending
             }
         }
-        let begun = call.as_mut().expect("what is over is not polled again");
-        Pin::new(begun).poll(cx).map(|result| {
-            *call = None;
-            read(result)
-        })
     }
-}
-
-#[inline]
-fn read(result: RResult<RawReturned, ErrorBytes>) -> Result<Value> {
-    Returned::from_raw(answer(result)?).read()
 }
