@@ -117,8 +117,10 @@ impl Security {
         });
         if (tls || mechanism.is_some_and(|(_, needs_tls)| needs_tls)) && !cfg!(feature = "tls") {
             let message = format!("`{protocol}` and SCRAM need a plugin with TLS, which this one was built without");
-            return Err(Error::new(ErrorKind::Config, "no-tls", message)
-                .hint("build it with `cargo build --release -p pype-kafka --features tls`, and register that with `--replace`"));
+            return Err(Error::new(ErrorKind::Config, "no-tls", message).hint(
+                "build it with `cargo build --release -p pype-kafka --features tls`, and register that with \
+                 `--replace`",
+            ));
         }
         client.set("security.protocol", protocol);
         let settings = [
