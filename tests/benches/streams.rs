@@ -6,8 +6,8 @@
 //! minute, fewer are counted. What is not installed is skipped by name: see `tests/benches/peers/run --help`, which also says what
 //! the work of a handler is.
 //!
-//! Aims: by key, at work of 0 to 100 us, three times Confluent's; at 10 ms, 0.95 of what `max_in_flight` allows; and where
-//! parallelism cannot help, since all records have one key, 0.9 of the plain loop.
+//! Aims: by key, at work of 0 to 100 us, three times Confluent's; at 10 ms, 0.95 of what `max_in_flight` allows, which is 100
+//! records a second for each; and where parallelism cannot help, since all records have one key, 0.9 of the plain loop.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its report")]
 
@@ -31,7 +31,6 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A contender is given so many records that it takes about so long.
 const TIME: Duration = Duration::from_secs(15);
-const IN_FLIGHT: u32 = 1000;
 
 /// Which keys records have.
 #[derive(Clone, Copy)]
@@ -72,19 +71,21 @@ const CASES: [Case; 14] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Contender {
     Plain,
-    Async,
+    /// With so many records in flight.
+    Async(u32),
     Process,
     Confluent(u32),
-    Pyrallel,
+    Pyrallel(u32),
 }
 
-const CONTENDERS: [(Contender, &str); 6] = [
+const CONTENDERS: [(Contender, &str); 7] = [
     (Contender::Plain, "plain loop, rdkafka"),
-    (Contender::Async, "pype, async, 1000 in flight"),
+    (Contender::Async(100), "pype, async, 100 in flight"),
+    (Contender::Async(1000), "pype, async, 1000 in flight"),
     (Contender::Process, "pype, process"),
     (Contender::Confluent(100), "confluent, concurrency 100"),
     (Contender::Confluent(1000), "confluent, concurrency 1000"),
-    (Contender::Pyrallel, "pyrallel, async, 1000 in flight"),
+    (Contender::Pyrallel(1000), "pyrallel, async, 1000 in flight"),
 ];
 
 /// What a contender did.
@@ -204,13 +205,13 @@ impl Bench {
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         match contender {
             Contender::Plain => Ok(self.plain(case, self.count(bound(1.0)))),
-            Contender::Async => self.pype(case, "async", self.count(bound(f64::from(IN_FLIGHT)))),
-            Contender::Process => self.pype(case, "process", self.count(bound(cores))),
+            Contender::Async(in_flight) => self.pype(case, "async", in_flight, self.count(bound(f64::from(in_flight)))),
+            Contender::Process => self.pype(case, "process", 1000, self.count(bound(cores))),
             Contender::Confluent(concurrency) => {
                 self.peer(case, "confluent", concurrency, self.count(bound(f64::from(concurrency))))
             }
-            Contender::Pyrallel => {
-                self.peer(case, "pyrallel", IN_FLIGHT, self.count(bound(f64::from(IN_FLIGHT)).min(6_000.0)))
+            Contender::Pyrallel(in_flight) => {
+                self.peer(case, "pyrallel", in_flight, self.count(bound(f64::from(in_flight)).min(6_000.0)))
             }
         }
     }
@@ -251,7 +252,7 @@ impl Bench {
         }
     }
 
-    fn pype(&self, case: &Case, engine: &str, count: u32) -> Result<Took, String> {
+    fn pype(&self, case: &Case, engine: &str, in_flight: u32, count: u32) -> Result<Took, String> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let (brokers, group, topic) = (self.server.address(), group(), topic(case));
         let Case { ordering, work_us, .. } = case;
@@ -267,7 +268,7 @@ impl Bench {
             &format!(
                 "stream: {{name: bench, version: 1.0.0}}\nsource:\n  name: kafka_source\n  configs: {{required: \
                  {{brokers: '{brokers}', group: {group}, topics: [{topic}]}}}}\nparallel: {{ordering: {ordering}, \
-                 max_in_flight: {IN_FLIGHT}, engine: {engine}}}\nmetrics: {{listen: '127.0.0.1:{port}'}}\n\
+                 max_in_flight: {in_flight}, engine: {engine}}}\nmetrics: {{listen: '127.0.0.1:{port}'}}\n\
                  handle: {{pipeline: handle.yaml}}\n"
             ),
         );

@@ -78,9 +78,9 @@ impl Host {
         budget.announce();
         let terminal = MultiProgress::new();
         let above = terminal.clone();
-        let (log, writer) = start_log_to(args.log.clone(), args.log_format, move |line| {
+        let (log, writer) = start_log_to(args.log.clone(), args.log_format, move |lines| {
             // Standard error is the last resort: if it is gone, there is nobody to tell.
-            above.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
+            above.suspend(|| drop(std::io::stderr().write_all(lines.as_bytes())));
         });
         let runtime = runtime()?;
         let stop = CancellationToken::new();

@@ -22,6 +22,8 @@ use crate::secret::Redactor;
 
 /// Records that wait for the writer, at most.
 const QUEUE: usize = 8192;
+/// How much of the log is written at once, in bytes, or one line more.
+const CHUNK: usize = 64 * 1024;
 
 /// How bad or how detailed a record is; the numbers are those of the plugin boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -229,49 +231,103 @@ pub struct Writer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the writer. `sink` gets whole lines, without their end.
+/// Starts the writer. `sink` gets whole lines, each with its end: as many at a time as wait for it.
 pub fn start(filter: Filter, format: Format, sink: impl FnMut(&str) + Send + 'static) -> (Log, Writer) {
-    let (queue, records) = sync_channel(QUEUE);
+    let (queue, messages) = sync_channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
     let secrets = Arc::new(Mutex::new(Redactor::default()));
-    let (counted, hidden) = (dropped.clone(), secrets.clone());
+    let lines = Lines {
+        format,
+        run: Map::new(),
+        copy: None,
+        waiting: String::new(),
+        to_copy: String::new(),
+        dropped: dropped.clone(),
+        secrets: secrets.clone(),
+        sink,
+    };
     let thread = std::thread::Builder::new()
         .name("pype-log".to_owned())
-        .spawn(move || write_all(&records, &counted, &hidden, format, sink))
+        .spawn(move || write_all(&messages, lines))
         .expect("the operating system lets the host start a thread");
     (Log { filter: Arc::new(filter), queue: queue.clone(), dropped, secrets }, Writer { queue, thread: Some(thread) })
 }
 
-fn write_all(
-    records: &Receiver<Message>,
-    dropped: &AtomicU64,
-    secrets: &Mutex<Redactor>,
-    format: Format,
-    mut sink: impl FnMut(&str),
-) {
-    let (mut run, mut copy): (_, Option<File>) = (Map::new(), None);
-    while let Ok(message) = records.recv() {
-        match message {
-            Message::Record(record) => {
-                let secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let mut record = record.masked(&secrets);
-                sink(&record.line(format, &run));
-                if let Some(file) = &mut copy
-                    && let Err(cause) = writeln!(file, "{}", record.json(&run))
-                {
-                    copy = None;
-                    record = Record::now(Level::Warn, "pype", &format!("the log's file is lost: {cause}"), Map::new());
-                    sink(&record.line(format, &run));
+fn write_all(messages: &Receiver<Message>, mut lines: Lines<impl FnMut(&str)>) {
+    while let Ok(first) = messages.recv() {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Record(record) => lines.push(record),
+                Message::Run { tags, file } => lines.belong_to(tags, file),
+                Message::Flush(done) => {
+                    lines.write();
+                    done.send(()).unwrap_or(()); // Who asked may have gone.
                 }
+                Message::End => return lines.write(),
             }
-            Message::Run { tags, file } => (run, copy) = (tags, Some(file)),
-            Message::Flush(done) => drop(done.send(())),
-            Message::End => break,
+            next = messages.try_recv().ok();
         }
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        lines.write();
+    }
+}
+
+/// What the writer writes: lines that wait for a moment, so that many are written at once.
+struct Lines<S> {
+    format: Format,
+    /// What lines of JSON say of the run.
+    run: Map<String, Value>,
+    /// Where they go besides.
+    copy: Option<File>,
+    waiting: String,
+    /// What waits for the copy, where that is not the same.
+    to_copy: String,
+    dropped: Arc<AtomicU64>,
+    secrets: Arc<Mutex<Redactor>>,
+    sink: S,
+}
+
+impl<S: FnMut(&str)> Lines<S> {
+    fn push(&mut self, record: Record) {
+        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.tell(&record.masked(&secrets));
+        if self.waiting.len() >= CHUNK {
+            self.write();
+        }
+    }
+
+    fn tell(&mut self, record: &Record) {
+        if self.format == Format::Text && self.copy.is_some() {
+            self.to_copy.push_str(&record.line(Format::Json, &self.run));
+            self.to_copy.push('\n');
+        }
+        self.waiting.push_str(&record.line(self.format, &self.run));
+        self.waiting.push('\n');
+    }
+
+    fn belong_to(&mut self, tags: Map<String, Value>, file: File) {
+        self.write();
+        (self.run, self.copy) = (tags, Some(file));
+    }
+
+    /// Writes what waits.
+    fn write(&mut self) {
+        let lost = self.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let text = format!("{lost} debug records were dropped: the log is written slower than they come");
-            sink(&Record::now(Level::Warn, "pype", &text, Map::new()).line(format, &run));
+            self.tell(&Record::now(Level::Warn, "pype", &text, Map::new()));
+        }
+        if let Some(file) = &mut self.copy {
+            let text = if self.format == Format::Json { &self.waiting } else { &self.to_copy };
+            if let Err(cause) = file.write_all(text.as_bytes()) {
+                self.copy = None;
+                self.tell(&Record::now(Level::Warn, "pype", &format!("the log's file is lost: {cause}"), Map::new()));
+            }
+            self.to_copy.clear();
+        }
+        if !self.waiting.is_empty() {
+            (self.sink)(&self.waiting);
+            self.waiting.clear();
         }
     }
 }
@@ -392,8 +448,8 @@ mod tests {
     fn a_secret_is_masked_wherever_it_stands_in_a_record() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let written = lines.clone();
-        let (log, writer) = start(Filter::default(), Format::Json, move |line| {
-            written.lock().expect("no writer panics").push(line.to_owned());
+        let (log, writer) = start(Filter::default(), Format::Json, move |text| {
+            written.lock().expect("no writer panics").extend(text.lines().map(str::to_owned));
         });
         log.hide(&Redactor::of(["\",\"x\":\""]));
         log.hide(&Redactor::of(["hunter2"]));
@@ -414,12 +470,10 @@ mod tests {
     fn every_line_is_whole_and_in_order_for_its_producer_however_slow_the_writer() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let written = lines.clone();
-        let (log, writer) = start(Filter::default(), Format::Json, move |line| {
-            let mut lines = written.lock().expect("no writer panics");
-            lines.push(line.to_owned());
-            if lines.len() % 5000 == 0 {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
+        let (log, writer) = start(Filter::default(), Format::Json, move |text| {
+            assert!(text.ends_with('\n'), "{text}");
+            written.lock().expect("no writer panics").extend(text.lines().map(str::to_owned));
+            std::thread::sleep(std::time::Duration::from_millis(1));
         });
         std::thread::scope(|scope| {
             for producer in 0..4 {

@@ -23,7 +23,7 @@ use crate::run::LibraryServices;
 pub(crate) const COMMAND: &str = "__work";
 
 /// So many messages may wait to be written before the log waits too.
-const QUEUED: usize = 1024;
+const QUEUED: usize = 64;
 /// How long the last messages may take, once the child is to end.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -85,11 +85,11 @@ impl Child {
         let runtimes = Runtimes { io: io.handle().clone(), work: runtime.handle().clone() };
         let peer = Peer::start(socket, runtimes, service)?;
         let host = peer.clone();
-        let (log, writer) = log::start(filter, Format::Json, move |line| {
+        let (log, writer) = log::start(filter, Format::Json, move |lines| {
             while host.queued() > QUEUED {
                 std::thread::sleep(LOOK_AGAIN);
             }
-            host.note(Note::Log, line.as_bytes().to_vec());
+            host.note(Note::Log, lines.as_bytes().to_vec());
         });
         let subscriber = tracing_subscriber::registry().with(log.clone());
         tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;

@@ -92,20 +92,21 @@ impl Keeper {
         *held(&self.about) = about;
     }
 
-    /// Writes a record of the child's into the log.
-    pub(super) fn log(&self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line).into_owned();
-        if let Some(mut record) = Record::from_line(&line) {
-            for (name, value) in &held(&self.about).tags {
-                record.fields.insert(name.clone(), value.clone());
+    /// Writes records of the child's into the log.
+    pub(super) fn log(&self, lines: &[u8]) {
+        for line in String::from_utf8_lossy(lines).lines() {
+            if let Some(mut record) = Record::from_line(line) {
+                for (name, value) in &held(&self.about).tags {
+                    record.fields.insert(name.clone(), value.clone());
+                }
+                self.around.log.write(record);
             }
-            self.around.log.write(record);
+            let mut recent = held(&self.recent);
+            if recent.len() == RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(line.to_owned());
         }
-        let mut recent = held(&self.recent);
-        if recent.len() == RECENT {
-            recent.pop_front();
-        }
-        recent.push_back(line);
     }
 
     /// From now on its end is no surprise.

@@ -97,7 +97,7 @@ pub(super) enum Note {
     Cancel,
     /// To the child: that is all.
     End,
-    /// To the host: a record of the log, as a JSON line in the body.
+    /// To the host: records of the log, as lines of JSON in the body.
     Log,
     /// To the host: rows and bytes done so far.
     Progress { rows: u64, bytes: u64 },

@@ -175,7 +175,10 @@ impl SpanExporter for Failing {
 fn what_is_lost_is_told_once() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = lines.clone();
-    let sink = move |line: &str| written.lock().expect("no test panics with it").push(line[25..].to_owned());
+    let sink = move |text: &str| {
+        let told = text.lines().map(|line| line[25..].to_owned());
+        written.lock().expect("no test panics with it").extend(told);
+    };
     let (log, writer) = crate::observe::log::start(Default::default(), Default::default(), sink);
     let down = Arc::new(AtomicBool::new(true));
     let exporter = Export::new(Failing(down.clone()), Arc::default(), Arc::default());

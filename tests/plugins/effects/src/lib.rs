@@ -1,14 +1,17 @@
 //! A stage whose effects a test can look at: it writes down when it begins with a record and when it has done it. And a decoder
 //! that some records crash.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use pype_plugin::prelude::*;
 use pype_plugin::{Frame, Inputs, Outputs};
+use tokio::sync::oneshot;
 
 #[derive(Deserialize, JsonSchema)]
 struct Config {
@@ -34,6 +37,7 @@ struct Config {
 struct Effect {
     file: Option<File>,
     config: Config,
+    alarms: Arc<Alarms>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +62,12 @@ impl Execute for Effect {
 
     async fn open(config: Config, _: &Context) -> Result<Self> {
         let open = |path| OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self { file: config.file.as_ref().map(open).transpose()?, config })
+        let (file, alarms) = (config.file.as_ref().map(open).transpose()?, Arc::default());
+        if config.work_us >= SHORT_US {
+            let alarms = Arc::clone(&alarms);
+            std::thread::spawn(move || Alarms::ring(&alarms));
+        }
+        Ok(Self { file, config, alarms })
     }
 
     async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {
@@ -85,6 +94,12 @@ impl Execute for Effect {
         }
         next.run(ctx).await
     }
+
+    async fn close(&mut self, _: &Context) -> Result<()> {
+        self.alarms.held().is_over = true;
+        self.alarms.changed.notify_one();
+        Ok(())
+    }
 }
 
 impl Effect {
@@ -94,18 +109,75 @@ impl Effect {
         self.config.fails_one_in > 0 && RandomState::new().hash_one(()) % self.config.fails_one_in == 0
     }
 
-    /// Takes at least its time. A timer has milliseconds; what is shorter yields until it is over.
+    /// Takes at least its time. What is short the system would make longer: it yields until it is over.
     async fn work(&self) {
-        match Duration::from_micros(self.config.work_us) {
-            Duration::ZERO => {}
-            time if time >= Duration::from_millis(1) => tokio::time::sleep(time).await,
-            time => {
-                let until = Instant::now() + time;
+        let until = Instant::now() + Duration::from_micros(self.config.work_us);
+        match self.config.work_us {
+            0 => {}
+            SHORT_US.. => self.alarms.wait(until).await,
+            _ => {
                 while Instant::now() < until {
                     tokio::task::yield_now().await;
                 }
             }
         }
+    }
+}
+
+/// From so long on, in microseconds, work is waiting.
+const SHORT_US: u64 = 1_000;
+
+/// Who waits, in the order of their times. A timer of tokio's has milliseconds, and is late by up to two; the answer of a
+/// server, for which this stands, wakes whoever waits for it at once.
+#[derive(Default)]
+struct Alarms {
+    // Locked for one look or one change.
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    alarms: VecDeque<(Instant, oneshot::Sender<()>)>,
+    is_over: bool,
+}
+
+impl Alarms {
+    async fn wait(&self, until: Instant) {
+        let (ring, rung) = oneshot::channel();
+        let is_first = {
+            let mut waiting = self.held();
+            waiting.alarms.push_back((until, ring));
+            waiting.alarms.len() == 1
+        };
+        if is_first {
+            self.changed.notify_one();
+        }
+        // Who rings ends later than whoever waits.
+        drop(rung.await);
+    }
+
+    fn ring(&self) {
+        let mut waiting = self.held();
+        while !waiting.is_over {
+            let Some((until, _)) = waiting.alarms.front() else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let pause = until.saturating_duration_since(Instant::now());
+            if !pause.is_zero() {
+                drop(waiting);
+                std::thread::sleep(pause);
+                waiting = self.held();
+            } else if let Some((_, ring)) = waiting.alarms.pop_front() {
+                // Who waited may have gone.
+                drop(ring.send(()));
+            }
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
