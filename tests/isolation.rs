@@ -112,8 +112,7 @@ modules:
 
 #[test]
 fn every_line_of_eight_processes_is_whole_and_in_its_order_however_slowly_they_are_taken() {
-    // More take minutes: `PYPE_LINES` says how many.
-    let each = std::env::var("PYPE_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000_u64);
+    let each = 100_000_u64;
     let sandbox = misbehaving();
     let node = |n| {
         let configs = format!("{{required: {{lines: {each}}}}}");

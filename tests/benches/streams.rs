@@ -211,7 +211,7 @@ impl Bench {
                 self.peer(case, "confluent", concurrency, self.count(bound(f64::from(concurrency))))
             }
             Contender::Pyrallel(in_flight) => {
-                self.peer(case, "pyrallel", in_flight, self.count(bound(f64::from(in_flight)).min(6_000.0)))
+                self.peer(case, "pyrallel", in_flight, self.count(bound(f64::from(in_flight)).min(1_500.0)))
             }
         }
     }

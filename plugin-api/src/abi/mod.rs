@@ -153,6 +153,7 @@ impl Handle {
 }
 
 impl Drop for Handle {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: `data` came from the `Box`, the `Arc` or the seat that `release` frees, and a handle is dropped once.
         unsafe { (self.release)(self.data) }

@@ -124,14 +124,18 @@ where
     O: Clone + Send + 'static,
 {
     let (mut seat, mut done) = (None, None);
-    let begun = contain_for(services, || match call() {
-        Ok(future) => {
-            let guarded = Guarded { services, future: ManuallyDrop::new(future), ended: false, owner: None };
-            let seat = seat.insert(Seat::new(guarded));
-            let mut cx = TaskContext::from_waker(Waker::noop());
-            seat.as_mut().advance(&mut cx, |result| done = Some(Task::Done(result)));
+    let begun = contain_for(services, || {
+        let made = Seat::made(|| {
+            let future = ManuallyDrop::new(call()?);
+            Ok(Guarded { services, future, ended: false, owner: None })
+        });
+        match made {
+            Ok(made) => {
+                let mut cx = TaskContext::from_waker(Waker::noop());
+                seat.insert(made).as_mut().advance(&mut cx, |result| done = Some(Task::Done(result)));
+            }
+            Err(refused) => done = Some(Task::Done(crossing(Err(refused)))),
         }
-        Err(refused) => done = Some(Task::Done(crossing(Err(refused)))),
     });
     if let Err(panic) = begun {
         return Task::Done(RResult::RErr(panicked(panic).to_json()));

@@ -6,6 +6,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -27,11 +28,20 @@ unsafe impl<T: Send> Send for Seat<T> {}
 
 impl<T> Seat<T> {
     pub(crate) fn new(value: T) -> Self {
+        let Ok(seat) = Self::made(|| Ok::<_, Infallible>(value));
+        seat
+    }
+
+    /// A value that is made where it stays, if it is made.
+    #[inline]
+    pub(super) fn made<E>(make: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         const { assert!(layout::<T>().size() > 0, "what takes no place cannot be allocated") };
-        let place = take(layout::<T>()).cast::<T>();
+        let free = Vacated { place: take(layout::<T>()), layout: layout::<T>() };
+        let place = free.place.cast::<T>();
         // SAFETY: the place is as large as a `T` and aligned for it, and nobody else has it.
-        unsafe { place.write(value) };
-        Self(place)
+        unsafe { place.write(make()?) };
+        std::mem::forget(free);
+        Ok(Self(place))
     }
 
     pub(crate) fn into_raw(self) -> *mut T {
@@ -85,6 +95,7 @@ struct Vacated {
 }
 
 impl Drop for Vacated {
+    #[inline]
     fn drop(&mut self) {
         let Self { place, layout } = *self;
         // A thread that is about to end keeps nothing.
@@ -108,6 +119,7 @@ thread_local! {
 
 impl Spare {
     /// Whether there was room for it.
+    #[inline]
     fn keep(&self, place: NonNull<u8>) -> bool {
         let kept = self.kept.get();
         let Some(room) = self.places.get(kept) else { return false };
@@ -116,6 +128,7 @@ impl Spare {
         true
     }
 
+    #[inline]
     fn take(&self) -> Option<NonNull<u8>> {
         let last = self.kept.get().checked_sub(1)?;
         self.kept.set(last);
@@ -137,6 +150,7 @@ const fn layout<T>() -> Layout {
     if layout.size() <= KEPT.size() && layout.align() <= KEPT.align() { KEPT } else { layout }
 }
 
+#[inline]
 fn take(layout: Layout) -> NonNull<u8> {
     if layout == KEPT
         && let Some(place) = SPARE.try_with(Spare::take).ok().flatten()

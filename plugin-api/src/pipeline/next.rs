@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use serde_json::Value;
 
 use super::{PipelineContext, Returned, returned};
-use crate::abi::{RawNext, RawReturned};
-use crate::context::{Call, done};
+use crate::abi::{RawNext, RawReturned, Task};
+use crate::context::{Call, answer, done};
 use crate::error::Result;
 
 /// The stages after this one. Running them ends it: a chain goes on once. A stage that does not run them ends the chain with
@@ -57,12 +57,13 @@ impl Rerun {
         Running { rest: self, ctx: Some(ctx), call: None }
     }
 
-    fn begin(&self, ctx: PipelineContext) -> Call<RawReturned> {
+    #[inline]
+    fn begin(&self, ctx: PipelineContext) -> Task<RawReturned> {
         let RawNext { handle, vtable } = &self.raw;
-        done(match vtable.run_unread() {
+        match vtable.run_unread() {
             Some(run) => run(handle, ctx.into_raw()),
             None => returned(vtable.run()(handle, ctx.into_raw())),
-        })
+        }
     }
 }
 
@@ -81,15 +82,16 @@ impl<R: Borrow<Rerun>> Future for Running<R> {
     type Output = Result<Value>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Value>> {
-        let Self { rest, ctx, call: under_way } = self.get_mut();
-        let begun = ctx.take().map(|ctx| (*rest).borrow().begin(ctx));
-        let mut call = begun.or_else(|| under_way.take()).expect("what is over is not polled again");
-        match Pin::new(&mut call).poll(cx) {
-            Poll::Ready(result) => Poll::Ready(result.and_then(|raw| Returned::from_raw(raw).read())),
-            Poll::Pending => {
-                *under_way = Some(call);
-                Poll::Pending
-            }
-        }
+        let Self { rest, ctx, call } = self.get_mut();
+        let call = match ctx.take().map(|ctx| (*rest).borrow().begin(ctx)) {
+            Some(Task::Done(result)) => return Poll::Ready(answer(result).and_then(read)),
+            Some(later) => call.insert(done(later)),
+            None => call.as_mut().expect("what was over at once is not polled again"),
+        };
+        Pin::new(call).poll(cx).map(|result| result.and_then(read))
     }
+}
+
+fn read(raw: RawReturned) -> Result<Value> {
+    Returned::from_raw(raw).read()
 }
