@@ -14,6 +14,7 @@ use pype_core::stream::{ERRORS, RECORDS, SOURCE};
 use pype_plugin::host::Instance;
 use pype_plugin::{Error, ErrorKind, stream};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batches, Bounds, Chain, Node};
@@ -130,11 +131,18 @@ impl OpenedStream {
     /// # Errors
     /// Why it could not go on.
     pub async fn run(self, stop: CancellationToken) -> Result<StreamState, StreamError> {
-        let ended = match self.runs {
-            Runs::PerRecord(owner) => owner.run(stop).await,
-            Runs::Apart(owner) => owner.run(stop).await,
-            Runs::PerBatch(owner) => owner.run(stop).await,
+        // A task among those that handle the records: a thread that waited here would be woken for each that is done.
+        let mut owning = JoinSet::new();
+        match self.runs {
+            Runs::PerRecord(owner) => owning.spawn(owner.run(stop)),
+            Runs::Apart(owner) => owning.spawn(owner.run(stop)),
+            Runs::PerBatch(owner) => owning.spawn(owner.run(stop)),
         };
+        let ended = owning.join_next().await.expect("one was begun");
+        let ended = ended.unwrap_or_else(|lost| match lost.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(lost) => Err(StreamError::Handler(Error::cancelled().caused_by(lost))),
+        });
         self.cancel.cancel();
         match tokio::time::timeout(CLOSE_PATIENCE, self.source.close()).await {
             Ok(Ok(())) => {}
