@@ -148,7 +148,7 @@ impl<'s> Topic<'s> {
             &format!(
                 "stream: {{name: {name}, version: 1.0.0}}\n\
                  source:\n  name: kafka_source\n  configs:\n    \
-                 required: {{brokers: '{address}', group: g, topics: [{name}]}}\n    \
+                 required: {{brokers: '{address}', group: {name}, topics: [{name}]}}\n    \
                  optional: {{session_timeout_ms: 6000{source}}}\n\
                  handle: {{pipeline: handle.yaml}}\ncommit: {{interval_ms: 200}}\n{more}"
             ),
@@ -167,7 +167,7 @@ impl<'s> Topic<'s> {
 
     /// What the group has committed for each partition, and where the log ends.
     fn positions(&self) -> Vec<(Option<i64>, i64, String)> {
-        let consumer: BaseConsumer = self.client().set("group.id", "g").create().expect("a consumer");
+        let consumer: BaseConsumer = self.client().set("group.id", self.name).create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         list.add_partition_range(self.name, 0, self.partitions - 1);
         let Ok(committed) = consumer.committed_offsets(list, PATIENCE) else { return Vec::new() };
@@ -649,7 +649,7 @@ fn garbage_in_the_metadata_of_a_group_is_harmless() {
     let topic = Topic::new(server, "garbage", 3);
     topic.stream("file: effects", "");
     topic.send(uniform(3000));
-    let consumer: BaseConsumer = topic.client().set("group.id", "g").create().expect("a consumer");
+    let consumer: BaseConsumer = topic.client().set("group.id", topic.name).create().expect("a consumer");
     let mut list = TopicPartitionList::new();
     for (partition, metadata) in ["\u{1}\u{2}garbage", "R0-999999999999", "somebody else's"].into_iter().enumerate() {
         let mut element = list.add_partition("garbage", i32::try_from(partition).expect("few"));
