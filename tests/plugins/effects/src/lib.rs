@@ -1,10 +1,9 @@
 //! A stage whose effects a test can look at: it writes down when it begins with a record and when it has done it. And a decoder
 //! that some records crash.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
@@ -37,7 +36,7 @@ struct Config {
 struct Effect {
     file: Option<File>,
     config: Config,
-    alarms: Arc<Alarms>,
+    alarms: mpsc::Sender<Alarm>,
 }
 
 #[derive(Deserialize)]
@@ -62,12 +61,9 @@ impl Execute for Effect {
 
     async fn open(config: Config, _: &Context) -> Result<Self> {
         let open = |path| OpenOptions::new().create(true).append(true).open(path);
-        let (file, alarms) = (config.file.as_ref().map(open).transpose()?, Arc::default());
-        if config.work_us >= SHORT_US {
-            let alarms = Arc::clone(&alarms);
-            std::thread::spawn(move || Alarms::ring(&alarms));
-        }
-        Ok(Self { file, config, alarms })
+        let (alarms, set) = mpsc::channel();
+        std::thread::spawn(move || ring(&set));
+        Ok(Self { file: config.file.as_ref().map(open).transpose()?, config, alarms })
     }
 
     async fn execute(&self, ctx: PipelineContext, next: Next, _: &Context) -> Result<Value> {
@@ -94,19 +90,13 @@ impl Execute for Effect {
         }
         next.run(ctx).await
     }
-
-    async fn close(&mut self, _: &Context) -> Result<()> {
-        self.alarms.held().is_over = true;
-        self.alarms.changed.notify_one();
-        Ok(())
-    }
 }
 
 impl Effect {
     /// Whether an attempt is one of those that fail.
     fn is_unlucky(&self) -> bool {
         use std::hash::{BuildHasher, RandomState};
-        self.config.fails_one_in > 0 && RandomState::new().hash_one(()) % self.config.fails_one_in == 0
+        self.config.fails_one_in > 0 && RandomState::new().hash_one(()).is_multiple_of(self.config.fails_one_in)
     }
 
     /// Takes at least its time. What is short the system would make longer: it yields until it is over.
@@ -114,7 +104,11 @@ impl Effect {
         let until = Instant::now() + Duration::from_micros(self.config.work_us);
         match self.config.work_us {
             0 => {}
-            SHORT_US.. => self.alarms.wait(until).await,
+            SHORT_US.. => {
+                let (ring, rung) = oneshot::channel();
+                self.alarms.send((until, ring)).expect("who rings ends after this stage");
+                rung.await.expect("each is rung");
+            }
             _ => {
                 while Instant::now() < until {
                     tokio::task::yield_now().await;
@@ -127,57 +121,15 @@ impl Effect {
 /// From so long on, in microseconds, work is waiting.
 const SHORT_US: u64 = 1_000;
 
-/// Who waits, in the order of their times. A timer of tokio's has milliseconds, and is late by up to two; the answer of a
+/// When somebody is to be woken, and who. A timer of tokio's has milliseconds, and is late by up to two; the answer of a
 /// server, for which this stands, wakes whoever waits for it at once.
-#[derive(Default)]
-struct Alarms {
-    // Locked for one look or one change.
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
+type Alarm = (Instant, oneshot::Sender<()>);
 
-#[derive(Default)]
-struct Waiting {
-    alarms: VecDeque<(Instant, oneshot::Sender<()>)>,
-    is_over: bool,
-}
-
-impl Alarms {
-    async fn wait(&self, until: Instant) {
-        let (ring, rung) = oneshot::channel();
-        let is_first = {
-            let mut waiting = self.held();
-            waiting.alarms.push_back((until, ring));
-            waiting.alarms.len() == 1
-        };
-        if is_first {
-            self.changed.notify_one();
-        }
-        // Who rings ends later than whoever waits.
-        drop(rung.await);
-    }
-
-    fn ring(&self) {
-        let mut waiting = self.held();
-        while !waiting.is_over {
-            let Some((until, _)) = waiting.alarms.front() else {
-                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let pause = until.saturating_duration_since(Instant::now());
-            if !pause.is_zero() {
-                drop(waiting);
-                std::thread::sleep(pause);
-                waiting = self.held();
-            } else if let Some((_, ring)) = waiting.alarms.pop_front() {
-                // Who waited may have gone.
-                drop(ring.send(()));
-            }
-        }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+/// Wakes all, in the order of their times, which is the one they come in: each waits equally long.
+fn ring(alarms: &mpsc::Receiver<Alarm>) {
+    for (until, ring) in alarms {
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        ring.send(()).unwrap_or(()); // Who waited may have gone.
     }
 }
 
