@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::flow::{FlowArgs, GivenArgs, print_text};
 use super::render::{Failure, shown};
-use super::run::{Budget, LogFormat, failed, forget_variables, runtime, start_log_to};
+use super::run::{Budget, LogFormat, failed, forget_variables, print_log, runtime, start_log_to};
 use super::signals;
 use crate::loader::Loader;
 use crate::observe::log::{Filter, Log, Writer};
@@ -79,8 +79,7 @@ impl Host {
         let terminal = MultiProgress::new();
         let above = terminal.clone();
         let (log, writer) = start_log_to(args.log.clone(), args.log_format, move |lines| {
-            // Standard error is the last resort: if it is gone, there is nobody to tell.
-            above.suspend(|| drop(std::io::stderr().write_all(lines.as_bytes())));
+            above.suspend(|| print_log(lines));
         });
         let runtime = runtime()?;
         let stop = CancellationToken::new();

@@ -216,14 +216,15 @@ pub(super) fn failed(what: &str, cause: std::io::Error) -> Failure {
 
 fn start_log(args: &RunArgs, progress: &Progress<'_>) -> (Log, Writer) {
     let live = progress.live();
-    start_log_to(args.log.clone(), args.log_format, move |lines| {
-        // Standard error is the last resort: if it is gone, there is nobody to tell.
-        let print = || drop(std::io::stderr().write_all(lines.as_bytes()));
-        match &live {
-            Some(bars) => bars.suspend(print),
-            None => print(),
-        }
+    start_log_to(args.log.clone(), args.log_format, move |lines| match &live {
+        Some(bars) => bars.suspend(|| print_log(lines)),
+        None => print_log(lines),
     })
+}
+
+/// Standard error is the last resort: if it is gone, there is nobody to tell.
+pub(super) fn print_log(lines: &str) {
+    drop(std::io::stderr().write_all(lines.as_bytes()));
 }
 
 /// The log of this process.

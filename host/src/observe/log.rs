@@ -255,8 +255,7 @@ pub fn start(filter: Filter, format: Format, sink: impl FnMut(&str) + Send + 'st
 
 fn write_all(messages: &Receiver<Message>, mut lines: Lines<impl FnMut(&str)>) {
     while let Ok(first) = messages.recv() {
-        let mut next = Some(first);
-        while let Some(message) = next {
+        for message in std::iter::once(first).chain(messages.try_iter()) {
             match message {
                 Message::Record(record) => lines.push(record),
                 Message::Run { tags, file } => lines.belong_to(tags, file),
@@ -266,7 +265,6 @@ fn write_all(messages: &Receiver<Message>, mut lines: Lines<impl FnMut(&str)>) {
                 }
                 Message::End => return lines.write(),
             }
-            next = messages.try_recv().ok();
         }
         lines.write();
     }
