@@ -3,6 +3,8 @@
 
 #[path = "stream/faults.rs"]
 mod faults;
+#[path = "stream/followers.rs"]
+mod followers;
 #[path = "stream/one_by_one.rs"]
 mod one_by_one;
 #[path = "stream/simulation.rs"]

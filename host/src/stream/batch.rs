@@ -220,6 +220,11 @@ impl Batches {
 }
 
 impl Engine for Batches {
+    /// A batch is done as a whole: none of it is before another.
+    fn goes_on(&self) -> bool {
+        false
+    }
+
     fn start(&mut self, works: Vec<Work<Place>>) {
         for work in works {
             self.shared.bytes.fetch_add(bytes(&work), Ordering::Relaxed);

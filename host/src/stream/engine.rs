@@ -17,6 +17,27 @@ use super::records::Place;
 
 /// One task has so many records at most: more would wait for each other where they compute.
 const TASK_RECORDS: usize = 64;
+/// Work for so long is in hand ahead of its time: nothing waits for the next, and what is not to go on is over soon.
+const AHEAD: Duration = Duration::from_millis(4);
+/// No more records are.
+const MOST_AHEAD: usize = 256;
+
+/// How long a record takes, as far as that is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace(Option<Duration>);
+
+impl Pace {
+    /// One has taken so long. A quarter of what is new: one that is slow does not make all slow.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.0 = Some(self.0.map_or(time, |pace| pace * 3 / 4 + time / 4));
+    }
+
+    /// How many records may be in hand ahead of their time, if that is known.
+    pub(super) fn ahead(self) -> Option<usize> {
+        let count = AHEAD.as_nanos() / self.0?.as_nanos().max(1);
+        Some(usize::try_from(count).unwrap_or(MOST_AHEAD).min(MOST_AHEAD))
+    }
+}
 
 /// Handles records.
 pub(super) trait Handle: Send + Sync + 'static {
@@ -45,9 +66,9 @@ where
 
 /// What an engine tells its owner.
 pub(super) enum Told {
-    /// What became of a record.
+    /// What became of a record. If it is not done, those that follow it are not begun, and not told of.
     Handled { work: Work<Place>, result: Result<()>, took: Duration },
-    /// It has not begun with a record, and will not.
+    /// It has not begun with a record, and will not, nor with those that follow it.
     NotRun(Work<Place>),
     /// What handles records fails, and is tried again: somebody should look at it.
     Struggles(String),
@@ -57,8 +78,12 @@ pub(super) enum Told {
 
 /// Runs handlers.
 pub(super) trait Engine: Send {
-    /// Begins with these records, in this order as far as they share a task.
+    /// Begins with these records, in this order as far as they share a task. One that follows another is begun when that is done.
     fn start(&mut self, works: Vec<Work<Place>>);
+    /// Whether it is to be given records that follow others.
+    fn goes_on(&self) -> bool {
+        true
+    }
     /// Whether it has as much as it can hold: the source then waits.
     fn is_full(&self) -> bool {
         false
@@ -86,7 +111,7 @@ impl<H: Handle> Tasks<H> {
         timeout: Option<Duration>,
         at_once: NonZeroUsize,
     ) -> (Self, mpsc::Receiver<Told>) {
-        // Room for all: what is done never waits for its owner.
+        // Room for one of each that is under way: what follows may wait for its owner.
         let (done, finished) = mpsc::channel(at_once.get());
         let tasks = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) * 4;
         (Self { handler, timeout, tasks, done, running: JoinSet::new() }, finished)
@@ -97,20 +122,22 @@ impl<H: Handle> Engine for Tasks<H> {
     fn start(&mut self, works: Vec<Work<Place>>) {
         while self.running.try_join_next().is_some() {}
         let each = works.len().div_ceil(self.tasks).clamp(1, TASK_RECORDS);
-        let mut works = works.into_iter();
-        loop {
-            let part: Vec<_> = works.by_ref().take(each).collect();
-            if part.is_empty() {
-                return;
+        let mut works = works.into_iter().peekable();
+        while works.peek().is_some() {
+            let (mut part, mut count) = (Vec::new(), 0);
+            while count < each
+                && let Some(first) = works.next()
+            {
+                let mut run = vec![first];
+                run.extend(std::iter::from_fn(|| works.next_if(|next| next.follows)));
+                count += run.len();
+                part.push(run);
             }
             let (handler, timeout, done) = (self.handler.clone(), self.timeout, self.done.clone());
             self.running.spawn(async move {
-                let mut under_way: FuturesUnordered<_> =
-                    part.into_iter().map(|work| handled(handler.as_ref(), timeout, work)).collect();
-                while let Some(one) = under_way.next().await {
-                    // Whoever is gone will not miss it.
-                    drop(done.send(one).await);
-                }
+                let in_order = part.into_iter().map(|run| handle_in_order(handler.as_ref(), timeout, run, &done));
+                let mut under_way: FuturesUnordered<_> = in_order.collect();
+                while under_way.next().await.is_some() {}
             });
         }
     }
@@ -120,10 +147,29 @@ impl<H: Handle> Engine for Tasks<H> {
     }
 }
 
-async fn handled<H: Handle>(handler: &H, timeout: Option<Duration>, work: Work<Place>) -> Told {
-    let began = Instant::now();
-    let result = handled_in_time(handler, timeout, &work.payload, work.attempt).await;
-    Told::Handled { work, result, took: began.elapsed() }
+/// Handles records one after the other, as long as they are done and do not take too long together.
+async fn handle_in_order<H: Handle>(
+    handler: &H,
+    timeout: Option<Duration>,
+    run: Vec<Work<Place>>,
+    tell: &mpsc::Sender<Told>,
+) {
+    let first = Instant::now();
+    for work in run {
+        let began = Instant::now();
+        let told = if work.follows && began.duration_since(first) > AHEAD {
+            Told::NotRun(work)
+        } else {
+            let result = handled_in_time(handler, timeout, &work.payload, work.attempt).await;
+            Told::Handled { work, result, took: began.elapsed() }
+        };
+        let goes_on = matches!(told, Told::Handled { result: Ok(()), .. });
+        // Whoever is gone will not miss it.
+        drop(tell.send(told).await);
+        if !goes_on {
+            return;
+        }
+    }
 }
 
 /// Handles a record, within the bound of an attempt.

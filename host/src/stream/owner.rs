@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::alerts::{Alerts, Trouble};
-use super::engine::{Engine, Told as EngineTold};
+use super::engine::{Engine, Pace, Told as EngineTold};
 use super::metrics::{Shown, Watched};
 use super::partitions::{Assigned, Partitions};
 use super::records::{Batch, Letter, Place, letters};
@@ -138,6 +138,7 @@ pub(super) struct Owner<E> {
     alerts: Option<Alerts>,
     // One at a time; nothing waits for it but the stream's end.
     alerting: JoinSet<Result<()>>,
+    pace: Pace,
     watched: Watched,
 }
 
@@ -170,6 +171,7 @@ impl<E: Engine> Owner<E> {
             failed: None,
             alerts,
             alerting: JoinSet::new(),
+            pace: Pace::default(),
             watched,
         }
     }
@@ -430,6 +432,7 @@ impl<E: Engine> Owner<E> {
         match told {
             EngineTold::Handled { work, result, took } => {
                 self.watched.handled(took);
+                self.pace.took(took);
                 self.completed(&work, result);
             }
             EngineTold::NotRun(work) => {
@@ -522,9 +525,14 @@ impl<E: Engine> Owner<E> {
     fn go_on(&mut self) {
         let now = self.now();
         let mut works = Vec::new();
+        let ahead = if self.engine.goes_on() { self.pace.ahead().unwrap_or(0) } else { 0 };
         while let Some(work) = self.control.next(now) {
             match work.step {
-                Step::Handle => works.push(work),
+                Step::Handle => {
+                    let id = work.id;
+                    works.push(work);
+                    works.extend(self.control.followers(id, ahead));
+                }
                 Step::DeadLetter => self.publish(&work),
             }
         }

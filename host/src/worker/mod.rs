@@ -30,7 +30,7 @@ pub(crate) use self::here::{COMMAND, Child};
 pub(crate) use self::keeper::{About, Death};
 pub(crate) use self::modules::serve as serve_modules;
 pub(crate) use self::post_mortem::FOLDER as POST_MORTEMS;
-pub(crate) use self::wire::{PipelineToOpen, What};
+pub(crate) use self::wire::{PipelineToOpen, Turn, What};
 
 fn not_asked() -> Error {
     Error::new(ErrorKind::Unsupported, "unknown-request", "the other process is asked for what it does not do")

@@ -23,7 +23,7 @@ use super::here::{Child, Working};
 use super::keeper::{About, Around, Death, Keeper};
 use super::peer::{Answer, Peer, Runtimes, Service};
 use super::rows::{RowsIn, RowsOut};
-use super::wire::{Ask, Begin, Note, What};
+use super::wire::{Ask, Begin, Note, Turn, What};
 
 /// After so long success is told though there is more to do.
 const TOLD_EVERY: Duration = Duration::from_millis(1);
@@ -111,19 +111,19 @@ impl Connection {
     /// From now on it can be given records.
     fn begun(mut self) -> Result<Self> {
         let (rows, first) = RowsOut::begin(&records_schema())?;
-        self.peer.note(Note::Handle { attempts: Vec::new() }, first);
+        self.peer.note(Note::Handle { turns: Vec::new() }, first);
         self.rows = Some(rows);
         self.desk.begun()?;
         Ok(self)
     }
 
-    /// Gives it records, each with the number of its attempt.
+    /// Gives it records, each with its turn.
     ///
     /// # Errors
     /// They are no records.
-    pub(crate) fn give(&mut self, records: &RecordBatch, attempts: Vec<u32>) -> Result<()> {
+    pub(crate) fn give(&mut self, records: &RecordBatch, turns: Vec<Turn>) -> Result<()> {
         let rows = self.rows.as_mut().expect("it has begun").push(records)?;
-        self.peer.note(Note::Handle { attempts }, rows);
+        self.peer.note(Note::Handle { turns }, rows);
         Ok(())
     }
 
@@ -233,12 +233,12 @@ impl Service for Desk {
 pub(crate) struct Given {
     /// The records.
     pub(crate) records: RecordBatch,
-    /// Of each the number of its attempt.
-    pub(crate) attempts: Vec<u32>,
+    /// How each is handled.
+    pub(crate) turns: Vec<Turn>,
 }
 
-/// The same as it came: the number of the attempt of each, and the bytes of the records.
-type Unread = (Vec<u32>, Vec<u8>);
+/// The same as it came, the records as bytes.
+type Unread = (Vec<Turn>, Vec<u8>);
 
 /// The child's side.
 pub(crate) struct Handling {
@@ -277,7 +277,7 @@ impl Service for Listening {
     fn note(&self, _: &Arc<Peer>, note: Note, body: Vec<u8>) {
         match note {
             // Once nobody takes them, this child is ending.
-            Note::Handle { attempts } => drop(self.give.send((attempts, body))),
+            Note::Handle { turns } => drop(self.give.send((turns, body))),
             Note::End => self.stop.cancel(),
             // Of the other side, or of modules.
             Note::Abandon { .. }
@@ -325,10 +325,10 @@ impl Handling {
             if self.given.is_empty() {
                 self.tell();
             }
-            let Some((attempts, piece)) = self.given.recv().await else { return Ok(None) };
+            let Some((turns, piece)) = self.given.recv().await else { return Ok(None) };
             match &mut self.rows {
                 None => self.rows = Some(RowsIn::begin(piece)?),
-                Some(rows) => return Ok(Some(Given { records: rows.take(piece)?, attempts })),
+                Some(rows) => return Ok(Some(Given { records: rows.take(piece)?, turns })),
             }
         }
     }
@@ -343,6 +343,11 @@ impl Handling {
         }
         self.at.begun += 1;
         self.progress.write_all_at(&self.at.to_bytes(), 0)
+    }
+
+    /// The next record is not begun: it follows one that has failed, and the host knows.
+    pub(crate) fn pass(&mut self) {
+        self.at.begun += 1;
     }
 
     /// The record that was begun last has failed.

@@ -101,12 +101,21 @@ pub(super) enum Note {
     Log,
     /// To the host: rows and bytes done so far.
     Progress { rows: u64, bytes: u64 },
-    /// To the child: records to be handled, in the body, and for each which attempt it is.
-    Handle { attempts: Vec<u32> },
+    /// To the child: records to be handled, in the body, and of each whether and how.
+    Handle { turns: Vec<Turn> },
     /// To the host: this record, counted from the first that this child was given, has failed.
     Failed { record: u64, error: Error },
     /// To the host: all records before this one have been handled.
     Handled { before: u64 },
+}
+
+/// How a record is handled.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Turn {
+    /// From 1 on.
+    pub(crate) attempt: u32,
+    /// Only if the one before it is done.
+    pub(crate) follows: bool,
 }
 
 /// What a child is told first.

@@ -1,7 +1,7 @@
 //! Lanes: records that must run one after the other, in the order they came.
 //!
 //! A lane has those records of one partition that share a key, or all of it, as [`Ordering`] says. Its first is the one
-//! that runs, or waits for a retry; the others wait behind it. A lane lives as long as there is a record in it, and its
+//! that runs, or waits for a retry; the others wait behind it, some of them with whoever runs it. A lane lives as long as there is a record in it, and its
 //! memory is used again for the next.
 
 use std::collections::{HashMap, VecDeque};
@@ -100,14 +100,24 @@ impl Lanes {
         queue.len() == 1
     }
 
-    /// Takes the first away. The one that is first now; without one there is no lane any more.
-    pub(super) fn pop(&mut self, lane: LaneId) -> Option<u32> {
-        self.lane_mut(lane).queue.pop_front();
-        let next = self.lane(lane).queue.front().copied();
+    /// Takes a record away. The one that is first in its place, if it was the first; without one there is no lane any more.
+    pub(super) fn remove(&mut self, lane: LaneId, item: u32) -> Option<u32> {
+        let queue = &mut self.lane_mut(lane).queue;
+        if queue.front() != Some(&item) {
+            queue.retain(|other| *other != item);
+            return None;
+        }
+        queue.pop_front();
+        let next = queue.front().copied();
         if next.is_none() {
             self.forget(lane);
         }
         next
+    }
+
+    /// Those behind a record, in their order.
+    pub(super) fn behind(&self, lane: LaneId, item: u32) -> impl Iterator<Item = u32> {
+        self.lane(lane).queue.iter().copied().skip_while(move |other| *other != item).skip(1)
     }
 
     /// Of each lane of a partition, keeps only these records.
@@ -215,7 +225,7 @@ mod tests {
             })
             .collect();
         for gone in [2, 3, 0, 1] {
-            assert_eq!(lanes.pop(made[gone]), None);
+            assert_eq!(lanes.remove(made[gone], gone as u32), None);
             let left: Vec<LaneId> =
                 std::iter::successors(lanes.by_hash.get(&1).copied(), |lane| lanes.lane(*lane).namesake).collect();
             assert_eq!(left.len(), lanes.len());
@@ -228,7 +238,18 @@ mod tests {
         let mut lanes = Lanes::new(0);
         let lane = lanes.of_key(HERE, b"a");
         assert_eq!([5, 6, 7].map(|item| lanes.append(lane, item)), [true, false, false]);
-        assert_eq!([lanes.pop(lane), lanes.pop(lane), lanes.pop(lane)], [Some(6), Some(7), None]);
+        assert_eq!([5, 6, 7].map(|item| lanes.remove(lane, item)), [Some(6), Some(7), None]);
         assert_eq!(lanes.len(), 0);
+    }
+
+    #[test]
+    fn one_in_the_middle_leaves_the_first_where_it_is() {
+        let mut lanes = Lanes::new(0);
+        let lane = lanes.of_key(HERE, b"a");
+        (5..9).for_each(|item| drop(lanes.append(lane, item)));
+        assert_eq!(lanes.remove(lane, 6), None);
+        assert_eq!(lanes.behind(lane, 5).collect::<Vec<_>>(), [7, 8]);
+        assert_eq!(lanes.behind(lane, 8).count(), 0);
+        assert_eq!(lanes.remove(lane, 5), Some(7));
     }
 }

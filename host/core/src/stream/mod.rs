@@ -21,6 +21,7 @@
 //!
 //! *In order, per key.* Records of one partition with the same key are in one [lane](lanes::Ordering), and only the first of
 //! a lane runs. It stays the first until it is complete: through its retries, and until its dead letter is confirmed.
+//! Whoever runs it may have those behind it in hand too, to go on with when it is done; when it is not, they are taken back.
 //!
 //! *Not by two at once.* Every assignment has an epoch of its own, higher than any before. What was started in an epoch that
 //! is over is stale: its end completes nothing, for the partition may be another consumer's. If the partition is this

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::control::{Epoch, Partition};
+use super::control::{Epoch, Partition, Work};
 use super::lanes::LaneId;
 use super::ledger::{Offset, Slot};
 
@@ -37,6 +37,8 @@ pub(super) enum State {
     Parked,
     /// Somebody has it in hand.
     Busy,
+    /// Whoever has the one before it in its lane in hand begins with it when that is done.
+    Behind,
 }
 
 #[derive(Debug)]
@@ -87,10 +89,26 @@ impl<T> Works<T> {
         WorkId { generation: self.places[place as usize].generation, place }
     }
 
-    /// Begins another attempt: its id, and what it is at.
-    pub(super) fn attempt(&mut self, place: u32) -> (WorkId, &mut Item<T>) {
+    /// Begins another attempt, which somebody has in hand from now on.
+    pub(super) fn give_out(&mut self, place: u32, state: State) -> Work<T>
+    where
+        T: Clone,
+    {
         self.places[place as usize].generation += 1;
-        (self.id(place), self.get_mut(place))
+        let id = self.id(place);
+        let item = self.get_mut(place);
+        item.state = state;
+        let Item { step, partition, epoch, offset, executions, .. } = *item;
+        Work {
+            id,
+            step,
+            partition,
+            epoch,
+            offset,
+            attempt: executions + u32::from(step == Step::Handle),
+            payload: item.payload.clone(),
+            follows: state == State::Behind,
+        }
     }
 
     /// The place of a record, if it is still under way and no other attempt at it has begun.
@@ -119,11 +137,12 @@ impl<T> Works<T> {
         item
     }
 
-    /// Removes the records of a partition that nobody has in hand. How many that were.
+    /// Removes the records of a partition that nobody has in hand, be it to begin with them later. How many that were.
     pub(super) fn remove_waiting(&mut self, partition: Partition) -> usize {
         let mut removed = 0;
         for place in 0..self.places.len() {
-            let waits = |item: &Item<T>| item.partition == partition && item.state != State::Busy;
+            let waits =
+                |item: &Item<T>| item.partition == partition && matches!(item.state, State::Queued | State::Parked);
             if self.places[place].item.as_ref().is_some_and(waits) {
                 self.remove(u32::try_from(place).expect("it was made from one"));
                 removed += 1;

@@ -1,7 +1,7 @@
 //! Groups of consumers over logs with holes, through rebalances, crashes and commits that fail, against a naive model of
 //! what a broker keeps and what has been done. A seed says everything that happens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pype_core::retry::{Retry, RetryOn};
@@ -29,7 +29,8 @@ fn nothing_is_lost_nothing_is_out_of_order_whatever_happens() {
         seen.add(&group.seen);
     }
     // A simulation in which something never happens proves nothing about it.
-    let all = [seen.done, seen.before, seen.again, seen.stale, seen.dead, seen.left, seen.crashes, seen.held_back];
+    let Seen { done, before, again, stale, dead, left, crashes, held_back, followed, taken_back, given_back } = seen;
+    let all = [done, before, again, stale, dead, left, crashes, held_back, followed, taken_back, given_back];
     assert!(all.iter().all(|count| *count > SEEDS / 10), "{seen:?}");
 }
 
@@ -44,6 +45,10 @@ struct Seen {
     left: u64,
     crashes: u64,
     held_back: u64,
+    /// Begun by those who had the one before.
+    followed: u64,
+    taken_back: u64,
+    given_back: u64,
 }
 
 impl Seen {
@@ -56,6 +61,9 @@ impl Seen {
         self.left += other.left;
         self.crashes += other.crashes;
         self.held_back += other.held_back;
+        self.followed += other.followed;
+        self.taken_back += other.taken_back;
+        self.given_back += other.given_back;
     }
 }
 
@@ -90,7 +98,8 @@ struct Owned {
 struct Consumer {
     control: Control<u64>,
     owned: BTreeMap<u32, Owned>,
-    in_hand: Vec<Work<u64>>,
+    /// The first of each is being worked on; the others follow it.
+    in_hand: Vec<VecDeque<Work<u64>>>,
     /// Commits that the broker has taken, and the consumer does not know it yet.
     unanswered: Vec<Commit>,
 }
@@ -236,7 +245,7 @@ impl Group {
     fn start(&mut self, consumer: usize) -> bool {
         let one = &mut self.consumers[consumer];
         let Some(work) = one.control.next(self.now) else { return false };
-        let Work { partition, offset, step, .. } = work;
+        let Work { id, partition, offset, step, .. } = work;
         let owned = &one.owned[&partition.0];
         let log = &self.logs[partition.0 as usize];
         assert!(owned.epoch == work.epoch && !owned.draining && owned.open.contains(&offset));
@@ -245,19 +254,28 @@ impl Group {
             Ordering::Partition => Some(0),
             Ordering::Unordered => None,
         };
-        if let Some(key) = lane(&offset) {
-            let first = owned.open.iter().find(|other| lane(other) == Some(key));
-            assert_eq!(first, Some(&offset), "a later record of its key starts before it");
-            let mut of_partition = one.in_hand.iter().filter(|other| other.partition == partition);
-            assert!(of_partition.all(|other| lane(&other.offset) != Some(key)), "two of a key at once");
+        let mut in_hand = one.in_hand.iter().flatten();
+        assert!(in_hand.clone().all(|other| other.id != id));
+        let mut run = VecDeque::from([work]);
+        run.extend(one.control.followers(id, self.numbers.below(4) as usize));
+        match lane(&offset) {
+            Some(key) => {
+                let of_lane = owned.open.iter().filter(|other| lane(other) == Some(key));
+                assert!(of_lane.zip(&run).all(|(offset, work)| work.offset == *offset), "not in the order of its key");
+                assert!(run.iter().zip(0..).all(|(work, at)| work.follows == (at > 0) && work.partition == partition));
+                let is_it = |other: &Work<u64>| other.partition == partition && lane(&other.offset) == Some(key);
+                assert!(!in_hand.any(is_it), "two of a key at once");
+            }
+            None => assert_eq!(run.len(), 1, "it is in no order"),
         }
-        assert!(one.in_hand.iter().all(|other| other.id != work.id));
-        if step == Step::Handle {
-            let running = one.in_hand.iter().filter(|other| other.step == Step::Handle).count();
-            assert!(running < self.options.limits.running.get());
-            self.seen.again += u64::from(log.done.contains(&offset));
+        match step {
+            Step::Handle => {
+                assert!(one.running() < self.options.limits.running.get());
+                self.seen.again += run.iter().filter(|work| log.done.contains(&work.offset)).count() as u64;
+            }
+            Step::DeadLetter => assert_eq!(run.len(), 1, "nothing begins when it is published"),
         }
-        one.in_hand.push(work);
+        one.in_hand.push(run);
         true
     }
 
@@ -269,8 +287,17 @@ impl Group {
         }
         let chosen = self.numbers.below(one.in_hand.len() as u64) as usize;
         let chance = if faults { self.numbers.below(10) } else { 0 };
-        let work = &one.in_hand[chosen];
-        let (id, partition, offset, epoch) = (work.id, work.partition, work.offset, work.epoch);
+        let run = &mut one.in_hand[chosen];
+        let is_stale = |work: &Work<u64>| one.owned.get(&work.partition.0).is_none_or(|own| own.epoch != work.epoch);
+        if faults && run.len() > 1 && self.numbers.below(8) == 0 {
+            let back = run.split_off(1 + self.numbers.below(run.len() as u64 - 1) as usize);
+            let settled = one.control.completed(back[0].id, Outcome::NotRun, self.now, 0.5);
+            assert_eq!(settled == Settled::Stale, is_stale(&back[0]), "{settled:?}");
+            self.seen.given_back += 1;
+            return true;
+        }
+        let work = &run[0];
+        let (id, partition, offset) = (work.id, work.partition, work.offset);
         let log = &mut self.logs[partition.0 as usize];
         let random = 0.5;
         let settled = match (work.step, chance) {
@@ -289,14 +316,20 @@ impl Group {
             }
             (Step::DeadLetter, _) => one.control.dead_letter_failed(id, self.now, random),
         };
-        let is_stale = one.owned.get(&partition.0).is_none_or(|owned| owned.epoch != epoch);
-        assert_eq!(settled == Settled::Stale, is_stale, "{settled:?}");
-        if settled == Settled::DeadLetter {
-            one.in_hand[chosen].step = Step::DeadLetter;
-            return true;
+        assert_eq!(settled == Settled::Stale, is_stale(work), "{settled:?}");
+        if chance < 6 {
+            run.pop_front();
+            self.seen.followed += u64::from(!run.is_empty());
+        } else {
+            self.seen.taken_back += u64::from(run.len() > 1);
+            run.truncate(usize::from(settled == Settled::DeadLetter));
+            run.iter_mut().for_each(|work| work.step = Step::DeadLetter);
         }
-        one.in_hand.swap_remove(chosen);
+        if run.is_empty() {
+            one.in_hand.swap_remove(chosen);
+        }
         match settled {
+            Settled::DeadLetter => {}
             Settled::Done => {
                 let owned = one.owned.get_mut(&partition.0).expect("it is not stale");
                 owned.open.remove(&offset);
@@ -309,7 +342,7 @@ impl Group {
                 self.seen.left += 1;
             }
             Settled::Requeued | Settled::Retry { .. } => assert!(!one.owned[&partition.0].draining),
-            Settled::DeadLetter | Settled::GiveUp => unreachable!("{settled:?}"),
+            Settled::GiveUp => unreachable!("{settled:?}"),
         }
         true
     }
@@ -359,7 +392,8 @@ impl Group {
             owned.draining = true;
             one.control.revoke(Partition(number));
             let of_it = |work: &Work<u64>| work.partition.0 == number && work.epoch == owned.epoch;
-            owned.open.retain(|offset| one.in_hand.iter().any(|work| of_it(work) && work.offset == *offset));
+            let in_hand: Vec<_> = one.in_hand.iter().flatten().filter(|work| of_it(work)).collect();
+            owned.open.retain(|offset| in_hand.iter().any(|work| work.offset == *offset));
             return;
         }
         if let Some(commit) = one.control.commit(Partition(number)) {
@@ -445,11 +479,14 @@ impl Consumer {
         Consumer { control: Control::new(options), owned: BTreeMap::new(), in_hand: Vec::new(), unanswered: Vec::new() }
     }
 
+    fn running(&self) -> usize {
+        self.in_hand.iter().filter(|run| run[0].step == Step::Handle).count()
+    }
+
     /// The numbers it tells are those of the naive notes.
     fn check(&self, now: Duration) {
         let state = self.control.state(now);
-        let handled = self.in_hand.iter().filter(|work| work.step == Step::Handle).count();
-        assert_eq!((state.running, state.partitions.len()), (handled, self.owned.len()));
+        assert_eq!((state.running, state.partitions.len()), (self.running(), self.owned.len()));
         for partition in state.partitions {
             let owned = &self.owned[&partition.partition.0];
             assert_eq!((partition.epoch, partition.draining), (owned.epoch, owned.draining));

@@ -66,6 +66,12 @@ impl Stage {
         }
     }
 
+    pub(crate) fn deliver_under(&mut self, key: &str, offsets: impl IntoIterator<Item = u64>) {
+        for offset in offsets {
+            assert_eq!(self.deliver(offset, key), Delivery::Queued);
+        }
+    }
+
     pub(crate) fn next(&mut self) -> Option<Work<u64>> {
         self.control.next(self.now)
     }

@@ -24,7 +24,7 @@ use crate::pipeline::{Here, Metrics, OpenError, Surroundings, logged};
 use crate::run::LibraryServices;
 use crate::secret::Secrets;
 use crate::worker::records::{Handling, start};
-use crate::worker::{Child, PipelineToOpen, What};
+use crate::worker::{Child, PipelineToOpen, Turn, What};
 
 /// Handles records until the host says that it is all.
 ///
@@ -104,6 +104,7 @@ pub(in crate::stream) async fn handle_all(
     handling: &mut Handling,
     stop: &CancellationToken,
 ) -> Result<()> {
+    let mut is_done = true;
     loop {
         let given = tokio::select! {
             biased;
@@ -112,7 +113,7 @@ pub(in crate::stream) async fn handle_all(
         };
         let Some(given) = given else { break };
         let batch = Batch::new(Records::try_from(&given.records)?);
-        if given.attempts.len() > 1 {
+        if given.turns.len() > 1 {
             // The host must know that all before are over: what crashes here is not the fault of the last of them.
             handling.tell();
             let first = Place::new(batch.clone(), 0);
@@ -124,7 +125,11 @@ pub(in crate::stream) async fn handle_all(
                 _ = tokio::time::timeout(timeout, preparing) => {}
             }
         }
-        for (row, attempt) in (0..).zip(given.attempts) {
+        for (row, Turn { attempt, follows }) in (0..).zip(given.turns) {
+            if follows && !is_done {
+                handling.pass();
+                continue;
+            }
             handling.begin()?;
             let place = Place::new(batch.clone(), row);
             let handled = tokio::select! {
@@ -132,6 +137,7 @@ pub(in crate::stream) async fn handle_all(
                 () = stop.cancelled() => None,
                 handled = handled_in_time(handler, Some(timeout), &place, attempt) => Some(handled),
             };
+            is_done = matches!(handled, Some(Ok(())));
             match handled {
                 Some(Ok(())) => {}
                 Some(Err(error)) => handling.failed(error),

@@ -2,7 +2,7 @@
 //!
 //! One task, the [`Supervisor`], owns the [`Pool`] of records and children; what children say comes to it as events, one after
 //! the other. A child handles one record at a time, and says at which it is before it begins. So when it dies, that record has
-//! failed, those before it are done, and those behind it have not been touched. If it had begun with none of them, it died of what
+//! failed, those before it are done, and those behind it have not been touched. When one fails, the child passes over those that follow it. If it had begun with none of them, it died of what
 //! it does for all of them at once, which is decoding: the next children get them one at a time. One that is at a record for too long is killed.
 //! In the place of a child that is gone another starts, after a while that grows while nothing else than dying is done.
 
@@ -25,14 +25,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use self::pool::{Left, Pool};
+use self::pool::{Given, Left, Pool};
 use super::decode::Decoder;
 use super::engine::{Engine, Told};
 use super::open::{HandledBy, StreamOpenError};
 use super::records::Place;
 use crate::clock::ms;
 use crate::worker::records::{At, Connection, Hear, Said};
-use crate::worker::{About, Death, PipelineToOpen, What};
+use crate::worker::{About, Death, PipelineToOpen, Turn, What};
 
 #[cfg(test)]
 pub(super) use self::child::handle_all;
@@ -89,7 +89,7 @@ impl Processes {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (say, said) = mpsc::unbounded_channel();
         let mut supervisor = Supervisor {
-            pool: Pool::new(bounds.children.get(), bounds.recycle_after),
+            pool: Pool::new(bounds.children.get(), bounds.recycle_after, |work: &Work<Place>| work.follows),
             seats: (0..bounds.children.get()).map(|_| Seat::default()).collect(),
             start,
             timeout: bounds.timeout,
@@ -271,7 +271,11 @@ impl Supervisor {
                 Some(_) = self.starting.join_next() => {}
                 Some(_) = self.ending.join_next() => {}
             }
-            (0..self.seats.len()).for_each(|seat| self.give(seat));
+            for seat in 0..self.seats.len() {
+                if let Some(cut) = self.give(seat) {
+                    self.told(Told::NotRun(cut)).await;
+                }
+            }
         }
     }
 
@@ -335,16 +339,17 @@ impl Supervisor {
         place.state = State::Waits(Instant::now() + pause);
     }
 
-    /// Gives a child what it is to have.
-    fn give(&mut self, seat: usize) {
+    /// Gives a child what it is to have. What it cannot have, and nobody else can, comes back.
+    fn give(&mut self, seat: usize) -> Option<Work<Place>> {
         let is_idle = self.pool.first(seat).is_none();
-        let State::Up(up) = &mut self.seats[seat].state else { return };
+        let State::Up(up) = &mut self.seats[seat].state else { return None };
         if self.pool.is_used_up(seat) {
-            return self.recycle(seat);
+            self.recycle(seat);
+            return None;
         }
-        let works = self.pool.give(seat);
+        let Given { works, cut } = self.pool.give(seat);
         if works.is_empty() {
-            return;
+            return cut;
         }
         if is_idle {
             (up.since, up.working_since) = (Instant::now(), Instant::now());
@@ -357,12 +362,13 @@ impl Supervisor {
                 let record = work.payload.record();
                 records.push(record.to_new(), record.headers());
             }
-            let attempts = part.iter().map(|(work, _)| work.attempt).collect();
-            if let Err(error) = up.connection.give(&records.finish(), attempts) {
+            let turns = part.iter().map(|(work, _)| Turn { attempt: work.attempt, follows: work.follows }).collect();
+            if let Err(error) = up.connection.give(&records.finish(), turns) {
                 // Its child will never begin with them, and is killed when its time is over.
                 tracing::error!("records cannot be given to a child process: {error}");
             }
         }
+        cut
     }
 
     /// A child gives way to another.
@@ -387,8 +393,8 @@ impl Supervisor {
                     up.failures += 1;
                 }
                 let took = self.took(seat);
-                for work in self.pool.handled(seat, record + 1, took) {
-                    self.told(Told::Handled { work, result: Err(error.clone()), took }).await;
+                if let Some(work) = self.pool.failed(seat, took) {
+                    self.told(Told::Handled { work, result: Err(error), took }).await;
                 }
             }
             Said::Lost(death) => self.lost(seat, death).await,
@@ -451,11 +457,19 @@ impl Supervisor {
         let at = up.connection.at();
         let Left { handled, running, untouched } = self.pool.leaves(seat, at.record());
         let took = up.working_since.elapsed();
-        // One of them may have failed, and the child not have come to say so.
-        let is_all_told = at.has_told(up.failures);
-        for work in handled {
-            let told = if is_all_told { Told::Handled { work, result: Ok(()), took } } else { Told::NotRun(work) };
-            self.told(told).await;
+        // One of them may have failed, and the child not have come to say so. It was none that the last one follows.
+        let follows = running.as_ref().is_some_and(|work| work.follows);
+        let sure = match at.has_told(up.failures) {
+            true => 0,
+            false if follows => handled.iter().rposition(|work| !work.follows).unwrap_or(0),
+            false => handled.len(),
+        };
+        for (work, at) in handled.into_iter().zip(0..) {
+            if at >= sure {
+                self.told(Told::Handled { work, result: Ok(()), took }).await;
+            } else if at == 0 || !work.follows {
+                self.told(Told::NotRun(work)).await;
+            }
         }
         if self.ends {
             return;
@@ -474,12 +488,17 @@ impl Supervisor {
         let hint = error.hint.as_deref().unwrap_or_default();
         tracing::error!(record = running.as_ref().map(|work| work.payload.name()), "{error}; {hint}");
         self.told(Told::Struggles(format!("{error}; {hint}"))).await;
+        let mut goes_back = running.is_some();
         if let Some(work) = running {
             let result = Err(if up.stuck { self.stuck(&work) } else { error });
             self.told(Told::Handled { work, result, took: up.since.elapsed() }).await;
         }
         for work in untouched {
-            self.told(Told::NotRun(work)).await;
+            // With the first of them those go back that follow it.
+            if !(goes_back && work.follows) {
+                self.told(Told::NotRun(work)).await;
+            }
+            goes_back = true;
         }
     }
 

@@ -1,17 +1,15 @@
 //! Which child gets which records, and what becomes of those of one that dies. It knows neither processes nor sockets.
 //!
 //! A child handles the records it was given one after the other, and counts them from 0 on. It is given some ahead, so that it
-//! never waits for the next: about as many as it handles in [`AHEAD`], and no more than its share of what waits, for what one
-//! child has another cannot take.
+//! never waits for the next: about as many as its [`Pace`] says, and no more than its share of what waits, for what one
+//! child has another cannot take. A record and those that follow it go to one child.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// Work for so long is given ahead.
-const AHEAD: Duration = Duration::from_millis(4);
-/// No child has more records in hand.
-const MOST: usize = 256;
+use super::super::engine::Pace;
+
 /// How many it gets while nobody knows how long one takes.
 const AT_FIRST: usize = 8;
 
@@ -20,6 +18,7 @@ pub(super) struct Pool<W> {
     waiting: VecDeque<W>,
     children: Vec<Child<W>>,
     recycle_after: Option<NonZeroU64>,
+    follows: fn(&W) -> bool,
 }
 
 struct Child<W> {
@@ -28,8 +27,15 @@ struct Child<W> {
     /// The number of the first of them.
     first: u64,
     takes: bool,
-    /// How long a record takes, as far as that is known.
-    pace: Option<Duration>,
+    pace: Pace,
+}
+
+/// What a child is given.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Given<'a, W> {
+    pub(super) works: Vec<&'a W>,
+    /// The first of those that follow them, and are for nobody: when the child has handled what it was given, it is gone.
+    pub(super) cut: Option<W>,
 }
 
 /// What became of the records of a child that died.
@@ -45,9 +51,10 @@ pub(super) struct Left<W> {
 
 impl<W> Pool<W> {
     /// So many children, none of which takes anything yet. Each gives way to a new one after so many records.
-    pub(super) fn new(children: usize, recycle_after: Option<NonZeroU64>) -> Self {
-        let child = || Child { given: VecDeque::new(), first: 0, takes: false, pace: None };
-        Self { waiting: VecDeque::new(), children: (0..children).map(|_| child()).collect(), recycle_after }
+    /// `follows` says whether a record is to follow the one that came before it.
+    pub(super) fn new(children: usize, recycle_after: Option<NonZeroU64>, follows: fn(&W) -> bool) -> Self {
+        let child = || Child { given: VecDeque::new(), first: 0, takes: false, pace: Pace::default() };
+        Self { waiting: VecDeque::new(), children: (0..children).map(|_| child()).collect(), recycle_after, follows }
     }
 
     /// Records more.
@@ -63,16 +70,31 @@ impl<W> Pool<W> {
     }
 
     /// What a child is to be given now. Nothing, if it has enough.
-    pub(super) fn give(&mut self, child: usize) -> Vec<&W> {
+    pub(super) fn give(&mut self, child: usize) -> Given<'_, W> {
         let taking = self.children.iter().filter(|child| child.takes).count().max(1);
         let share = self.waiting.len().div_ceil(taking);
         let child = &mut self.children[child];
         let has = child.given.len();
         // It is given more when it has half of what it may have, so that it gets more than one at a time.
         let room = if child.takes && has <= child.most() / 2 { child.most() - has } else { 0 };
-        let count = room.min(share).min(child.until_recycled(self.recycle_after));
+        let fair = room.min(share);
+        let follow = self.waiting.iter().skip(fair).take_while(|work| fair > 0 && (self.follows)(work)).count();
+        let count = (fair + follow).min(child.until_recycled(self.recycle_after));
         child.given.extend(self.waiting.drain(..count));
-        child.given.iter().skip(has).collect()
+        let cut = self.waiting.iter().take_while(|work| (self.follows)(work)).count();
+        let cut = self.waiting.drain(..cut).next();
+        Given { works: child.given.iter().skip(has).collect(), cut }
+    }
+
+    /// The first that a child has in hand has failed. It goes, and those that follow it, with which the child does not begin.
+    pub(super) fn failed(&mut self, child: usize, took: Duration) -> Option<W> {
+        let child = &mut self.children[child];
+        let failed = child.given.pop_front()?;
+        let follow = child.given.iter().take_while(|work| (self.follows)(work)).count();
+        child.given.drain(..follow);
+        child.first += 1 + follow as u64;
+        child.pace.took(took);
+        Some(failed)
     }
 
     /// A child has handled all before this one; which these are. `took` is how long it was at them.
@@ -82,9 +104,7 @@ impl<W> Pool<W> {
             .map_or(child.given.len(), |count| count.min(child.given.len()));
         child.first += count as u64;
         if let Ok(count @ 1..) = u32::try_from(count) {
-            let each = took / count;
-            // A quarter of what is new: one that is slow does not make all slow.
-            child.pace = Some(child.pace.map_or(each, |pace| pace * 3 / 4 + each / 4));
+            child.pace.took(took / count);
         }
         child.given.drain(..count).collect()
     }
@@ -122,10 +142,8 @@ impl<W> Pool<W> {
 impl<W> Child<W> {
     /// So many it may have in hand.
     fn most(&self) -> usize {
-        let Some(pace) = self.pace else { return AT_FIRST };
-        let ahead = AHEAD.as_nanos() / pace.as_nanos().max(1);
         // Two at least, or it waits for the next.
-        usize::try_from(ahead).unwrap_or(MOST).clamp(2, MOST)
+        self.pace.ahead().map_or(AT_FIRST, |ahead| ahead.max(2))
     }
 
     fn until_recycled(&self, after: Option<NonZeroU64>) -> usize {
@@ -143,13 +161,15 @@ mod tests {
     const QUICK: Duration = Duration::from_micros(10);
 
     fn pool(children: usize) -> Pool<u32> {
-        let mut pool = Pool::new(children, None);
+        let mut pool = Pool::new(children, None, |_| false);
         (0..children).for_each(|child| pool.takes(child));
         pool
     }
 
     fn given(pool: &mut Pool<u32>, child: usize) -> Vec<u32> {
-        pool.give(child).into_iter().copied().collect()
+        let Given { works, cut } = pool.give(child);
+        assert_eq!(cut, None);
+        works.into_iter().copied().collect()
     }
 
     #[test]
@@ -172,7 +192,7 @@ mod tests {
         pool.push(0..1000);
         assert_eq!(given(&mut pool, 0).len(), AT_FIRST);
         pool.handled(0, 8, QUICK * 8);
-        assert_eq!(given(&mut pool, 0).len(), MOST);
+        assert_eq!(given(&mut pool, 0).len(), 256);
         let mut done = 8;
         for _ in 0..30 {
             done += 1;
@@ -205,7 +225,7 @@ mod tests {
 
     #[test]
     fn one_that_has_had_its_records_gives_way() {
-        let mut pool = Pool::new(1, NonZeroU64::new(3));
+        let mut pool = Pool::new(1, NonZeroU64::new(3), |_| false);
         pool.takes(0);
         pool.push(0..5_u32);
         assert_eq!(given(&mut pool, 0), [0, 1, 2]);
@@ -217,6 +237,43 @@ mod tests {
         assert!(!pool.is_used_up(0));
         pool.takes(0);
         assert_eq!(given(&mut pool, 0), [3, 4]);
+    }
+
+    /// Those of one ten follow each other.
+    fn pool_of_tens(recycle_after: Option<u64>) -> Pool<u32> {
+        let mut pool = Pool::new(2, recycle_after.and_then(NonZeroU64::new), |work| work % 10 > 0);
+        (0..2).for_each(|child| pool.takes(child));
+        pool
+    }
+
+    #[test]
+    fn those_that_follow_each_other_go_to_one_child() {
+        let mut pool = pool_of_tens(None);
+        pool.push(0..20);
+        assert_eq!(given(&mut pool, 0), (0..10).collect::<Vec<_>>());
+        assert_eq!(given(&mut pool, 1), (10..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn those_behind_a_failure_are_not_begun() {
+        let mut pool = pool_of_tens(None);
+        pool.push(8..13);
+        assert_eq!(given(&mut pool, 0), [8, 9, 10, 11, 12]);
+        pool.handled(0, 2, QUICK);
+        assert_eq!(pool.failed(0, QUICK), Some(10));
+        assert_eq!((pool.first(0), pool.failed(0, QUICK)), (None, None));
+        pool.push([20]);
+        given(&mut pool, 0);
+        assert_eq!(pool.first(0), Some((5, &20)), "the child has counted those that it did not begin with");
+    }
+
+    #[test]
+    fn what_a_child_will_not_live_to_see_is_cut_off() {
+        let mut pool = pool_of_tens(Some(3));
+        pool.push(0..6);
+        pool.push([10]);
+        assert_eq!(pool.give(0), Given { works: vec![&0, &1, &2], cut: Some(3) });
+        assert_eq!((given(&mut pool, 1), pool.waits()), (vec![10], 0));
     }
 
     #[derive(Clone, Debug)]

@@ -141,6 +141,8 @@ pub struct Work<T> {
     pub attempt: u32,
     /// What it was delivered with.
     pub payload: T,
+    /// Whether it is one of the [`Control::followers`] of the work that was given out before it.
+    pub follows: bool,
 }
 
 /// What is to be committed for a partition: a position, and what is complete beyond it, as they were at one moment.
@@ -358,21 +360,34 @@ impl<T: Clone> Control<T> {
         }
     }
 
-    fn start(&mut self, place: u32) -> Work<T> {
-        let (id, item) = self.works.attempt(place);
-        item.state = State::Busy;
-        let Item { step, partition, epoch, offset, executions, .. } = *item;
-        let payload = item.payload.clone();
-        let attempt = executions + u32::from(step == Step::Handle);
-        self.took(partition, step);
-        Work { id, step, partition, epoch, offset, attempt, payload }
+    /// The records behind one that is to be handled, in its lane, up to so many: whoever has that in hand begins with each when the
+    /// one before it is done. So they have nothing to wait for between one and the next, and take up nothing of what may run.
+    ///
+    /// If one ends in any other way, those behind it are taken back, and nobody begins with them or tells how they ended. One that is
+    /// not begun for another reason is told of as [`Outcome::NotRun`], at any time; those behind it are taken back with it.
+    pub fn followers(&mut self, of: WorkId, most: usize) -> impl Iterator<Item = Work<T>> {
+        let first = self.in_hand(of, Step::Handle).filter(|place| !self.stopped && self.stays(*place));
+        let lane = first.and_then(|place| Some((self.works.get(place).lane?, place)));
+        let Self { lanes, works, .. } = self;
+        let behind = lane.into_iter().flat_map(|(lane, place)| lanes.behind(lane, place)).take(most);
+        behind
+            .map_while(|place| (works.get(place).state == State::Queued).then(|| works.give_out(place, State::Behind)))
     }
 
-    /// Somebody has a record in hand.
-    fn took(&mut self, partition: Partition, step: Step) {
+    fn start(&mut self, place: u32) -> Work<T> {
+        let work = self.works.give_out(place, State::Busy);
+        self.took(place);
+        work
+    }
+
+    /// Somebody has a record in hand, and is at it.
+    fn took(&mut self, place: u32) {
+        let item = self.works.get_mut(place);
+        item.state = State::Busy;
+        let Item { partition, epoch, step, .. } = *item;
         self.busy += 1;
         self.running += usize::from(step == Step::Handle);
-        if let Some(assigned) = self.assigned_mut(partition) {
+        if let Some(assigned) = self.assigned_in(partition, epoch) {
             match step {
                 Step::Handle => assigned.running += 1,
                 Step::DeadLetter => assigned.publishing += 1,
@@ -468,8 +483,7 @@ impl<T: Clone> Control<T> {
             true => self.totals.commits += 1,
             false => self.totals.commit_failures += 1,
         }
-        let owned = self.assigned_mut(commit.partition).filter(|assigned| assigned.epoch == commit.epoch);
-        if let Some(assigned) = owned.filter(|_| succeeded) {
+        if let Some(assigned) = self.assigned_in(commit.partition, commit.epoch).filter(|_| succeeded) {
             assigned.committed = assigned.committed.max(commit.changes);
         }
     }
@@ -479,7 +493,7 @@ impl<T: Clone> Control<T> {
         std::mem::take(&mut self.acknowledgements)
     }
 
-    /// Has a partition drain: nothing new of it starts, what waits is dropped, what is in hand goes on. Then come a last
+    /// Has a partition drain: nothing of it is given out any more, what waits is dropped, what is in hand goes on. Then come a last
     /// commit and [`Control::release`].
     pub fn revoke(&mut self, partition: Partition) {
         let Some(assigned) = self.assigned_mut(partition) else { return };
@@ -574,6 +588,18 @@ impl<T: Clone> Control<T> {
 
     fn assigned_mut(&mut self, partition: Partition) -> Option<&mut Assigned> {
         self.homes.get_mut(partition.0 as usize)?.assigned.as_mut()
+    }
+
+    /// A partition, unless that epoch is over.
+    fn assigned_in(&mut self, partition: Partition, epoch: Epoch) -> Option<&mut Assigned> {
+        self.assigned_mut(partition).filter(|assigned| assigned.epoch == epoch)
+    }
+
+    /// Is a record this consumer's to do, now and later?
+    fn stays(&self, place: u32) -> bool {
+        let Item { partition, epoch, .. } = *self.works.get(place);
+        let is_active = |assigned: &Assigned| assigned.epoch == epoch && assigned.phase == Phase::Active;
+        self.assigned(partition).is_some_and(is_active)
     }
 }
 

@@ -19,7 +19,7 @@ pub enum Outcome {
         retryable: bool,
     },
     /// It was handed on and never begun: that is no attempt. So it is with those that were to be next in a process that
-    /// crashed over another.
+    /// crashed over another. Any end of one that is told before its turn has come is taken for this.
     NotRun,
 }
 
@@ -51,6 +51,11 @@ impl<T: Clone> Control<T> {
     /// Takes note of how [`Step::Handle`] of a record ended. `random` is from 0 to 1, and settles the jitter of a retry.
     pub fn completed(&mut self, id: WorkId, outcome: Outcome, now: Duration, random: f64) -> Settled {
         let Some(place) = self.in_hand(id, Step::Handle) else { return self.stale_answer() };
+        let has_turn = self.works.get(place).state == State::Busy;
+        let outcome = if has_turn { outcome } else { Outcome::NotRun };
+        if outcome != Outcome::Done {
+            self.take_back(place);
+        }
         if self.put_back(place) {
             return Settled::Stale;
         }
@@ -113,10 +118,8 @@ impl<T: Clone> Control<T> {
 
     /// Whoever reported the failure has the record in hand again: to publish it.
     fn publish(&mut self, place: u32) -> Settled {
-        let item = self.works.get_mut(place);
-        (item.step, item.state) = (Step::DeadLetter, State::Busy);
-        let partition = item.partition;
-        self.took(partition, Step::DeadLetter);
+        self.works.get_mut(place).step = Step::DeadLetter;
+        self.took(place);
         Settled::DeadLetter
     }
 
@@ -131,8 +134,25 @@ impl<T: Clone> Control<T> {
         if self.is_draining(place) {
             return self.leave(place);
         }
-        self.make_ready(place);
+        match self.works.get(place).state {
+            State::Behind => self.works.get_mut(place).state = State::Queued,
+            State::Busy | State::Queued | State::Parked => self.make_ready(place),
+        }
         Settled::Requeued
+    }
+
+    /// Takes back what was given out behind a record: nobody begins with it now.
+    fn take_back(&mut self, place: u32) {
+        let Some(lane) = self.works.get(place).lane else { return };
+        let is_behind = |place: &u32| self.works.get(*place).state == State::Behind;
+        let behind: Vec<u32> = self.lanes.behind(lane, place).take_while(is_behind).collect();
+        let stays = self.stays(place);
+        for place in behind {
+            match stays {
+                true => self.works.get_mut(place).state = State::Queued,
+                false => drop(self.take_out(place)),
+            }
+        }
     }
 
     /// The record is complete.
@@ -165,49 +185,48 @@ impl<T: Clone> Control<T> {
         Settled::Left
     }
 
-    /// Forgets a record of the present epoch, and lets its lane go on.
+    /// Forgets a record, and lets its lane go on.
     fn take_out(&mut self, place: u32) -> Item<T> {
         let item = self.works.remove(place);
-        if let Some(assigned) = self.assigned_mut(item.partition) {
+        if let Some(assigned) = self.assigned_in(item.partition, item.epoch) {
             assigned.items -= 1;
             if let Deliveries::EachAlone(places) = &mut assigned.deliveries {
                 places.remove(&item.offset);
             }
         }
-        self.leave_lane(&item);
+        if let Some(next) = item.lane.and_then(|lane| self.lanes.remove(lane, place)) {
+            match self.works.get(next).state {
+                State::Behind => self.took(next),
+                State::Busy | State::Queued | State::Parked => self.make_ready(next),
+            }
+        }
         item
     }
 
-    fn leave_lane(&mut self, item: &Item<T>) {
-        if let Some(next) = item.lane.and_then(|lane| self.lanes.pop(lane)) {
-            self.make_ready(next);
-        }
-    }
-
-    fn in_hand(&self, id: WorkId, step: Step) -> Option<u32> {
+    pub(super) fn in_hand(&self, id: WorkId, step: Step) -> Option<u32> {
         let is_it = |place: &u32| {
             let item = self.works.get(*place);
-            item.state == State::Busy && item.step == step
+            matches!(item.state, State::Busy | State::Behind) && item.step == step
         };
         self.works.find(id).filter(is_it)
     }
 
     /// Nobody has the record in hand any more. True if it is stale: then it is forgotten, and its lane goes on.
     fn put_back(&mut self, place: u32) -> bool {
-        let Item { partition, epoch, step, .. } = *self.works.get(place);
-        self.busy -= 1;
-        self.running -= usize::from(step == Step::Handle);
-        if let Some(assigned) = self.assigned_mut(partition).filter(|assigned| assigned.epoch == epoch) {
+        let Item { partition, epoch, step, state, .. } = *self.works.get(place);
+        let at_it = usize::from(state == State::Busy);
+        self.busy -= at_it;
+        self.running -= if step == Step::Handle { at_it } else { 0 };
+        if let Some(assigned) = self.assigned_in(partition, epoch) {
             match step {
-                Step::Handle => assigned.running -= 1,
-                Step::DeadLetter => assigned.publishing -= 1,
+                Step::Handle => assigned.running -= at_it,
+                Step::DeadLetter => assigned.publishing -= at_it,
             }
             return false;
         }
         self.totals.stale += 1;
         self.homes[partition.0 as usize].stale += 1;
-        let item = self.works.remove(place);
-        self.leave_lane(&item);
+        self.take_out(place);
         true
     }
 
