@@ -49,23 +49,26 @@ struct Case {
     /// As pype has it.
     ordering: &'static str,
     work_us: u64,
+    /// Whether pype's handler holds its thread meanwhile. The plain loop's always does.
+    computes: bool,
 }
 
-const CASES: [Case; 14] = [
-    Case { name: "key, no work", keys: Keys::Uniform, ordering: "key", work_us: 0 },
-    Case { name: "key, 100 us", keys: Keys::Uniform, ordering: "key", work_us: 100 },
-    Case { name: "key, 1 ms", keys: Keys::Uniform, ordering: "key", work_us: 1_000 },
-    Case { name: "key, 10 ms", keys: Keys::Uniform, ordering: "key", work_us: 10_000 },
-    Case { name: "zipf keys, no work", keys: Keys::Zipf, ordering: "key", work_us: 0 },
-    Case { name: "zipf keys, 1 ms", keys: Keys::Zipf, ordering: "key", work_us: 1_000 },
-    Case { name: "partition, no work", keys: Keys::Uniform, ordering: "partition", work_us: 0 },
-    Case { name: "partition, 1 ms", keys: Keys::Uniform, ordering: "partition", work_us: 1_000 },
-    Case { name: "unordered, no work", keys: Keys::Uniform, ordering: "unordered", work_us: 0 },
-    Case { name: "unordered, 1 ms", keys: Keys::Uniform, ordering: "unordered", work_us: 1_000 },
-    Case { name: "unordered, 10 ms", keys: Keys::Uniform, ordering: "unordered", work_us: 10_000 },
-    Case { name: "one lane, 100 us", keys: Keys::One, ordering: "key", work_us: 100 },
-    Case { name: "one lane, 1 ms", keys: Keys::One, ordering: "key", work_us: 1_000 },
-    Case { name: "one lane, 10 ms", keys: Keys::One, ordering: "key", work_us: 10_000 },
+const CASES: [Case; 15] = [
+    Case { name: "key, no work", keys: Keys::Uniform, ordering: "key", work_us: 0, computes: false },
+    Case { name: "key, 100 us", keys: Keys::Uniform, ordering: "key", work_us: 100, computes: false },
+    Case { name: "key, 1 ms", keys: Keys::Uniform, ordering: "key", work_us: 1_000, computes: false },
+    Case { name: "key, 10 ms", keys: Keys::Uniform, ordering: "key", work_us: 10_000, computes: false },
+    Case { name: "zipf keys, no work", keys: Keys::Zipf, ordering: "key", work_us: 0, computes: false },
+    Case { name: "zipf keys, 1 ms", keys: Keys::Zipf, ordering: "key", work_us: 1_000, computes: false },
+    Case { name: "partition, no work", keys: Keys::Uniform, ordering: "partition", work_us: 0, computes: false },
+    Case { name: "partition, 1 ms", keys: Keys::Uniform, ordering: "partition", work_us: 1_000, computes: false },
+    Case { name: "unordered, no work", keys: Keys::Uniform, ordering: "unordered", work_us: 0, computes: false },
+    Case { name: "unordered, 1 ms", keys: Keys::Uniform, ordering: "unordered", work_us: 1_000, computes: false },
+    Case { name: "unordered, 10 ms", keys: Keys::Uniform, ordering: "unordered", work_us: 10_000, computes: false },
+    Case { name: "one lane, 100 us", keys: Keys::One, ordering: "key", work_us: 100, computes: false },
+    Case { name: "one lane, 100 us computing", keys: Keys::One, ordering: "key", work_us: 100, computes: true },
+    Case { name: "one lane, 1 ms", keys: Keys::One, ordering: "key", work_us: 1_000, computes: false },
+    Case { name: "one lane, 10 ms", keys: Keys::One, ordering: "key", work_us: 10_000, computes: false },
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -255,12 +258,12 @@ impl Bench {
     fn pype(&self, case: &Case, engine: &str, in_flight: u32, count: u32) -> Result<Took, String> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let (brokers, group, topic) = (self.server.address(), group(), topic(case));
-        let Case { ordering, work_us, .. } = case;
+        let Case { ordering, work_us, computes, .. } = case;
         self.sandbox.write(
             "handle.yaml",
             &format!(
                 "pipeline: {{name: handle, version: 1.0.0}}\ncontext: {{version: '1', fields: {{n: int}}}}\n\
-                 stages:\n  - {{execute: effect, configs: {{work_us: {work_us}}}}}\n"
+                 stages:\n  - {{execute: effect, configs: {{work_us: {work_us}, computes: {computes}}}}}\n"
             ),
         );
         self.sandbox.write(

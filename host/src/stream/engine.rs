@@ -18,7 +18,7 @@ use super::records::Place;
 /// One task has so many records at most: more would wait for each other where they compute.
 const TASK_RECORDS: usize = 64;
 /// Work for so long is in hand ahead of its time: nothing waits for the next, and what is not to go on is over soon.
-const AHEAD: Duration = Duration::from_millis(4);
+const AHEAD: Duration = Duration::from_millis(10);
 /// No more records are.
 const MOST_AHEAD: usize = 256;
 

@@ -355,7 +355,7 @@ async fn what_failed_just_before_a_crash_has_failed() {
 async fn as_it_happens(place: Place, attempt: u32) -> Result<()> {
     let offset = place.record().offset();
     if offset % 97 == 0 {
-        tokio::time::sleep(Duration::from_millis(6)).await;
+        tokio::time::sleep(Duration::from_millis(12)).await;
     }
     if offset % 10 == 3 && attempt == 1 {
         return Err(Error::new(ErrorKind::Data, "told", "told to fail"));

@@ -19,6 +19,9 @@ struct Config {
     /// How long its work takes, in microseconds.
     #[serde(default)]
     work_us: u64,
+    /// Whether it holds its thread meanwhile, as what computes does.
+    #[serde(default)]
+    computes: bool,
     /// Offsets at which it fails, whatever it is tried.
     #[serde(default)]
     fails_at: Vec<i64>,
@@ -104,6 +107,11 @@ impl Effect {
         let until = Instant::now() + Duration::from_micros(self.config.work_us);
         match self.config.work_us {
             0 => {}
+            _ if self.config.computes => {
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+            }
             SHORT_US.. => {
                 let (ring, rung) = oneshot::channel();
                 self.alarms.send((until, ring)).expect("who rings ends after this stage");
