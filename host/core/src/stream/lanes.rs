@@ -1,8 +1,8 @@
 //! Lanes: records that must run one after the other, in the order they came.
 //!
 //! A lane has those records of one partition that share a key, or all of it, as [`Ordering`] says. Its first is the one
-//! that runs, or waits for a retry; the others wait behind it, some of them with whoever runs it. A lane lives as long as there is a record in it, and its
-//! memory is used again for the next.
+//! that runs, or waits for a retry; the others wait behind it, some of them with whoever runs it. A lane lives as long as
+//! there is a record in it, and its memory is used again for the next.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
