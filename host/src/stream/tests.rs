@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pype_core::retry::{Retry, RetryOn};
@@ -109,30 +109,39 @@ fn lane(offset: u64) -> Option<u8> {
 
 /// What begins and ends in which lane.
 #[derive(Clone, Default)]
-struct InLanes(Arc<Mutex<BTreeMap<u8, (bool, Vec<u64>)>>>);
+struct InLanes(Arc<Mutex<BTreeMap<u8, InLane>>>);
+
+#[derive(Default)]
+struct InLane {
+    /// Whether one is under way.
+    is_busy: bool,
+    /// The offsets of those that are done, in the order they were.
+    done: Vec<u64>,
+}
 
 impl InLanes {
     /// Handles a record, as `how` says. One that is begun while another of its lane is under way fails the test.
     async fn handle(self, place: Place, how: impl Future<Output = Result<()>>) -> Result<()> {
         let offset = u64::try_from(place.record().offset()).expect("it is not negative");
         let lane = lane(offset).expect("all are in one");
-        assert!(!std::mem::replace(&mut self.lanes().entry(lane).or_default().0, true), "two of a lane at once");
+        let was_busy = std::mem::replace(&mut self.lanes().entry(lane).or_default().is_busy, true);
+        assert!(!was_busy, "two of a lane at once");
         let result = how.await;
         let mut lanes = self.lanes();
-        let (at_it, done) = lanes.get_mut(&lane).expect("it was begun");
-        *at_it = false;
+        let in_lane = lanes.get_mut(&lane).expect("it was begun");
+        in_lane.is_busy = false;
         if result.is_ok() {
-            done.push(offset);
+            in_lane.done.push(offset);
         }
         result
     }
 
-    fn lanes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u8, (bool, Vec<u64>)>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<u8, InLane>> {
         self.0.lock().expect("nobody panics who has it")
     }
 
     fn check(&self, count: u64) {
-        for (lane, (_, done)) in self.lanes().iter() {
+        for (lane, InLane { done, .. }) in self.lanes().iter() {
             let expect: Vec<u64> = (0..count).filter(|offset| *offset % 5 == u64::from(*lane)).collect();
             assert_eq!(*done, expect);
         }
@@ -397,8 +406,7 @@ async fn children_that_die_keep_the_order_of_lanes() {
     };
     let (mut engine, mut tells) = children(handler, 3).await;
     run_in_lanes(&mut engine, &mut tells, 900).await;
-    let done = seen.lanes();
-    for (lane, (_, done)) in done.iter() {
+    for (lane, InLane { done, .. }) in seen.lanes().iter() {
         // What ran just before a crash, and was not told of, runs again; from there on in its order.
         let mut first: Vec<u64> = Vec::new();
         for offset in done {

@@ -225,7 +225,7 @@ mod tests {
             })
             .collect();
         for gone in [2, 3, 0, 1] {
-            assert_eq!(lanes.remove(made[gone], gone as u32), None);
+            assert_eq!(lanes.remove(made[gone], u32::try_from(gone).expect("few")), None);
             let left: Vec<LaneId> =
                 std::iter::successors(lanes.by_hash.get(&1).copied(), |lane| lanes.lane(*lane).namesake).collect();
             assert_eq!(left.len(), lanes.len());
@@ -246,7 +246,7 @@ mod tests {
     fn one_in_the_middle_leaves_the_first_where_it_is() {
         let mut lanes = Lanes::new(0);
         let lane = lanes.of_key(HERE, b"a");
-        (5..9).for_each(|item| drop(lanes.append(lane, item)));
+        assert_eq!([5, 6, 7, 8].map(|item| lanes.append(lane, item)), [true, false, false, false]);
         assert_eq!(lanes.remove(lane, 6), None);
         assert_eq!(lanes.behind(lane, 5).collect::<Vec<_>>(), [7, 8]);
         assert_eq!(lanes.behind(lane, 8).count(), 0);
