@@ -2,9 +2,10 @@
 //!
 //! One task, the [`Supervisor`], owns the [`Pool`] of records and children; what children say comes to it as events, one after
 //! the other. A child handles one record at a time, and says at which it is before it begins. So when it dies, that record has
-//! failed, those before it are done, and those behind it have not been touched. When one fails, the child passes over those that follow it. If it had begun with none of them, it died of what
+//! failed, those before it are done, and those behind it have not been touched. If it had begun with none of them, it died of what
 //! it does for all of them at once, which is decoding: the next children get them one at a time. One that is at a record for too long is killed.
 //! In the place of a child that is gone another starts, after a while that grows while nothing else than dying is done.
+//! When a record fails, its child passes over those that follow it, and the host knows.
 
 mod child;
 mod pool;
